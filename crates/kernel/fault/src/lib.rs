@@ -1,0 +1,46 @@
+//! Named kill points: where a test may have this process killed, to prove that nothing is lost or left behind.
+//!
+//! `point("create.after-commit")` costs nothing in a shipped build. With the feature `inject`, the process sends
+//! itself SIGKILL when the environment variable `WHARF_KILL_AT` holds the point's name (optionally `name:n`, the
+//! n-th time it is reached, counting from 1). Names are `verb.step`, listed in [`POINTS`], which tests iterate.
+
+/// Every kill point of the engine. A call of [`point`] with a name that is not here panics under `inject`.
+pub const POINTS: &[&str] = &[];
+
+/// Marks a step between two effects. See the crate's documentation.
+#[inline(always)]
+pub fn point(name: &'static str) {
+    #[cfg(feature = "inject")]
+    inject::reach(name);
+    #[cfg(not(feature = "inject"))]
+    let _ = name;
+}
+
+#[cfg(feature = "inject")]
+mod inject {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    static AIM: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static SEEN: AtomicU32 = AtomicU32::new(0);
+
+    pub(super) fn reach(name: &'static str) {
+        assert!(super::POINTS.contains(&name), "kill point {name} is not listed in POINTS");
+        let aim = AIM.get_or_init(|| {
+            let value = std::env::var("WHARF_KILL_AT").ok()?;
+            Some(match value.rsplit_once(':') {
+                Some((name, n)) => (name.to_owned(), n.parse().unwrap_or(1)),
+                None => (value, 1),
+            })
+        });
+        if let Some((wanted, nth)) = aim
+            && wanted == name
+            && SEEN.fetch_add(1, Ordering::SeqCst) + 1 == *nth
+        {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! End-to-end harness: temporary daemons, leak checks, clients.

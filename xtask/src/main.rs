@@ -1,0 +1,3 @@
+//! Repository checks and developer tasks.
+
+fn main() {}
