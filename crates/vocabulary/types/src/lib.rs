@@ -4,6 +4,7 @@ mod digest;
 mod failure;
 mod id;
 mod mount;
+mod reference;
 mod signal;
 mod time;
 
@@ -11,5 +12,6 @@ pub use digest::{Digest, DigestError};
 pub use failure::{Failure, Stage};
 pub use id::{ContainerId, ExecId, IdError, InstanceId, NetworkId};
 pub use mount::Mount;
+pub use reference::{Reference, ReferenceError};
 pub use signal::{Signal, SignalError};
 pub use time::{Timestamp, TimestampError};
