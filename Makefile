@@ -1,0 +1,47 @@
+# The few commands of the project. `make run` first; README.md says more.
+
+TARGET  := $(shell rustc -vV | sed -n 's/^host: //p')
+QUICK   := target/$(TARGET)/quick
+RELEASE := target/$(TARGET)/release
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BINS    := docker dockerd wharf-shim wharf-runtime
+
+.PHONY: run test test-long check binaries release bench install uninstall prerequisites
+
+prerequisites:
+	@scripts/prerequisites
+
+# What tests and the demonstration drive: optimised, without link-time optimisation, kill points compiled in.
+binaries: prerequisites
+	cargo build --locked --profile quick --features inject -p bin-docker -p bin-dockerd -p bin-wharf-shim -p bin-wharf-runtime
+
+release: prerequisites
+	cargo build --locked --release -p bin-docker -p bin-dockerd -p bin-wharf-shim -p bin-wharf-runtime
+
+run: binaries
+	@scripts/demo $(QUICK)
+
+check: prerequisites
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+
+# The quick tier: everything that decides whether a change is right.
+test: check binaries
+	scripts/tests quick
+
+# The long tier: virtual machines, long kill loops, floods. Includes the quick tier.
+test-long: check binaries
+	scripts/tests long
+
+# PEER=unix:///path/to/docker.sock compares with another engine (PEER_CLI names its command line).
+bench: release
+	cargo build --locked --profile quick -p testkit
+	WHARF_BIN_DIR=$(RELEASE) $(QUICK)/bench
+
+install: release
+	scripts/install "$(DESTDIR)" "$(PREFIX)" $(RELEASE)
+
+uninstall:
+	scripts/install --remove "$(DESTDIR)" "$(PREFIX)"
