@@ -1,0 +1,5 @@
+//! rtnetlink and nfnetlink messages and sockets.
+
+mod error;
+
+pub use error::NetlinkError;

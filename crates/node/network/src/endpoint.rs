@@ -1,0 +1,105 @@
+//! A container's place in a network: what is asked for, what is remembered, what the shim gets.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use serde::{Deserialize, Serialize};
+use wharf_firewall::Protocol;
+use wharf_ipam::{Cidr, MacAddress};
+use wharf_types::ContainerId;
+
+/// One published port or range, as asked for. A `-p 8000-8010:80-90` is eleven of these, each with one host port;
+/// `-p 8000-8010:80` is one with a range from which the first free port is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PortRequest {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port in the container; not 0.
+    pub container_port: u16,
+    /// Host address; absent means the bridge's default binding, else all addresses of both families.
+    pub host_ip: Option<IpAddr>,
+    /// First host port; 0 means any of the host's ephemeral range (`net.ipv4.ip_local_port_range`).
+    pub host_port: u16,
+    /// Last host port; equal to `host_port` for a single one.
+    pub host_port_end: u16,
+}
+
+/// A wish for an endpoint on the default bridge.
+#[derive(Clone, Debug)]
+pub struct EndpointRequest {
+    /// The container. Part of the link's alias.
+    pub container: ContainerId,
+    /// The container's name without slash, for messages.
+    pub name: String,
+    /// `--mac-address`; otherwise random.
+    pub mac: Option<MacAddress>,
+    /// What to publish.
+    pub ports: Vec<PortRequest>,
+}
+
+/// A published port as it is bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BoundPort {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port in the container.
+    pub container_port: u16,
+    /// Host address; unspecified (`0.0.0.0`, `::`) for all of that family.
+    pub host_ip: IpAddr,
+    /// Port on the host.
+    pub host_port: u16,
+}
+
+/// An endpoint that exists. Everything that a later daemon must know about it, so the engine stores it with the
+/// container and hands it to [`crate::Networks::open`] when it adopts the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 64 hexadecimal digits, made here.
+    pub id: String,
+    /// Identifies the sandbox: 64 hexadecimal digits, made here.
+    pub sandbox: String,
+    /// The container.
+    pub container: ContainerId,
+    /// The link on the host.
+    pub host_link: String,
+    /// The link's name in the container: `eth0`.
+    pub link: String,
+    /// The Ethernet address.
+    pub mac: MacAddress,
+    /// Address and subnet's prefix length; absent only on networks without IPv4.
+    pub ipv4: Option<Cidr>,
+    /// The IPv4 gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// Address and prefix length, when the network has IPv6.
+    pub ipv6: Option<Cidr>,
+    /// The IPv6 gateway.
+    pub gateway_v6: Option<Ipv6Addr>,
+    /// Published ports, ordered.
+    pub ports: Vec<BoundPort>,
+}
+
+/// A listening socket whose connections the shim relays to the container: for clients that NAT cannot serve (`::1`,
+/// IPv6 clients of an IPv4-only container, all when rules are switched off).
+#[derive(Debug)]
+pub struct Relay {
+    /// The listening TCP socket, or bound UDP socket.
+    pub fd: OwnedFd,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Where to connect to.
+    pub to: SocketAddr,
+}
+
+/// What [`crate::Networks::attach`] made.
+#[derive(Debug)]
+pub struct Attachment {
+    /// To be remembered.
+    pub endpoint: Endpoint,
+    /// The network namespace for the container, with loopback up and these sysctls set as Docker does:
+    /// `net.ipv4.ip_unprivileged_port_start=0`, `net.ipv4.ping_group_range=0 2147483647`.
+    pub netns: OwnedFd,
+    /// Sockets that keep the published ports reserved while the shim holds them.
+    pub hold: Vec<OwnedFd>,
+    /// Sockets that the shim serves.
+    pub relays: Vec<Relay>,
+}

@@ -1,0 +1,22 @@
+//! Sandboxes, pool, bridge driver, published ports, resolv.conf and hosts.
+//!
+//! Synchronous: the engine calls it from blocking threads. A sandbox is a network namespace that this process and
+//! then the shim hold by descriptor; nothing is mounted, so a killed process leaves none behind. [`Networks`] keeps a
+//! few sandboxes ready (namespace, link, address, route), so that [`Networks::attach`] only takes one and adds the
+//! published ports as elements of nftables maps.
+
+mod config;
+mod endpoint;
+mod error;
+mod hosts;
+mod networks;
+mod resolv;
+
+pub use config::{BridgeConfig, NetworkConfig};
+pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, PortRequest, Relay};
+pub use error::NetworkError;
+pub use hosts::{HostsEntry, hosts_file};
+pub use networks::{BridgeInfo, Networks};
+pub use resolv::{ResolvMode, ResolvOptions, resolv_conf, resolv_conf_path};
+pub use wharf_firewall::Protocol;
+pub use wharf_ipam::{Cidr, MacAddress};
