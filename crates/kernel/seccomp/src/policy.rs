@@ -86,10 +86,8 @@ pub struct Gaps {
 /// `verdicts` are sorted by number, each once.
 pub fn write(writer: &mut Writer, arch: Arch, low: u32, verdicts: &[Verdict], gaps: Gaps) -> Label {
     let runs = fuse(&ranges(low, verdicts, gaps));
-    let blocks: Vec<Option<Label>> = verdicts
-        .iter()
-        .map(|v| if v.cases.is_empty() { None } else { Some(write_cases(writer, arch, v)) })
-        .collect();
+    let blocks: Vec<Option<Label>> =
+        verdicts.iter().map(|v| if v.cases.is_empty() { None } else { Some(write_cases(writer, arch, v)) }).collect();
     let top = write_tree(writer, &runs, &blocks);
     writer.continue_at(top);
     top

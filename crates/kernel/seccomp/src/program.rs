@@ -5,7 +5,7 @@ use libc::{
 };
 
 /// A filter ready to load.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Program {
     /// The instructions in the order in which the kernel runs them.
     pub instructions: Vec<sock_filter>,
@@ -96,12 +96,12 @@ impl Writer {
     /// Goes to one of two places, through unconditional jumps where they are far.
     pub fn branch(&mut self, compare: Compare, k: u32, mut yes: Label, mut no: Label) -> Label {
         while self.distance(yes).max(self.distance(no)) > REACH {
-            let (far, other) = if self.distance(yes) >= self.distance(no) { (yes, no) } else { (no, yes) };
+            let far = if self.distance(yes) >= self.distance(no) { yes } else { no };
             let near = self.goto(far);
             if far == yes {
                 yes = near;
             }
-            if far == no || other == far {
+            if far == no {
                 no = near;
             }
         }

@@ -1,0 +1,313 @@
+//! From an OCI profile to a program.
+
+use std::collections::BTreeMap;
+
+use libc::{
+    SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_RET_ALLOW,
+    SECCOMP_RET_DATA, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG,
+    SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
+};
+use wharf_error::{HasKind, Kind};
+use wharf_oci::runtime::{Arg, LinuxSeccomp, SeccompAction, SeccompOperator, SyscallRule};
+
+use crate::arch::{Arch, Syscall, X32_BIT};
+use crate::policy::{self, Case, Condition, Gaps, Test, Verdict};
+use crate::program::{Compare, Program, Writer, offset};
+
+/// Why a profile cannot become a filter.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum CompileError {
+    /// The action needs a supervisor at `listenerPath`, which is not built.
+    #[error("seccomp action SCMP_ACT_NOTIFY of {syscalls} is not supported: no listener can be served")]
+    Notify {
+        /// The calls of the rule, or that it is the default.
+        syscalls: String,
+    },
+    /// The profile names an architecture that is no OCI name.
+    #[error("seccomp architecture {name:?} is not supported")]
+    Arch {
+        /// As the profile has it.
+        name: String,
+    },
+    /// The profile names a flag that is no OCI name.
+    #[error("seccomp flag {name:?} is not known or not supported by runc")]
+    Flag {
+        /// As the profile has it.
+        name: String,
+    },
+    /// A condition is on an argument that does not exist.
+    #[error("seccomp rule for {syscall} compares argument {index}; there are arguments 0 to 5")]
+    Argument {
+        /// The first call of the rule.
+        syscall: String,
+        /// As the profile has it.
+        index: u32,
+    },
+    /// Two unconditional rules disagree about one call.
+    #[error("seccomp rules for {syscall} contradict each other")]
+    Contradiction {
+        /// The call.
+        syscall: String,
+    },
+    /// The kernel takes at most 4,096 instructions.
+    #[error("seccomp filter has {instructions} instructions; the kernel takes at most {}", libc::BPF_MAXINSNS)]
+    TooLong {
+        /// What the profile came to.
+        instructions: usize,
+    },
+}
+
+impl HasKind for CompileError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Notify { .. } => Kind::NotImplemented,
+            Self::Arch { .. }
+            | Self::Flag { .. }
+            | Self::Argument { .. }
+            | Self::Contradiction { .. }
+            | Self::TooLong { .. } => Kind::Invalid,
+        }
+    }
+}
+
+/// Makes the filter of a profile for the architectures it lists and the native one.
+///
+/// Semantics follow runc 1.3 with libseccomp 2.5: rules that say what the default says are dropped; several conditions on one
+/// argument are alternatives, otherwise all must hold; an unconditional rule beats conditional ones; 32-bit architectures
+/// compare low halves; an unlisted architecture kills the thread; without flags the filter is loaded with `SPEC_ALLOW`.
+/// Where conditional rules of one call overlap, the earlier one wins.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Program, CompileError> {
+    let default = answer(profile.default_action, profile.default_errno_ret, || "the default".to_owned())?;
+    let rules = profile
+        .syscalls
+        .iter()
+        .filter(|r| !r.names.is_empty())
+        .map(|r| Rule::new(r, default))
+        .collect::<Result<Vec<_>, _>>()?;
+    let archs = architectures(profile)?;
+    let mut writer = Writer::default();
+    let foreign = writer.give(SECCOMP_RET_KILL_THREAD);
+    let mut next = foreign;
+    for group in families(&archs).into_iter().rev() {
+        let matched = write_family(&mut writer, &group, profile, &rules, default)?;
+        next = writer.branch(Compare::Eq, group[0].audit(), matched, next);
+    }
+    writer.continue_at(next);
+    writer.load(offset::ARCH);
+    let instructions = writer.finish();
+    if instructions.len() > libc::BPF_MAXINSNS as usize {
+        return Err(CompileError::TooLong { instructions: instructions.len() });
+    }
+    Ok(Program { instructions, flags: flags(&profile.flags)? })
+}
+
+fn flags(names: &[String]) -> Result<u32, CompileError> {
+    if names.is_empty() {
+        return Ok(SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32);
+    }
+    names.iter().try_fold(0, |all, name| {
+        let flag = match name.as_str() {
+            "SECCOMP_FILTER_FLAG_TSYNC" => SECCOMP_FILTER_FLAG_TSYNC,
+            "SECCOMP_FILTER_FLAG_LOG" => SECCOMP_FILTER_FLAG_LOG,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            _ => return Err(CompileError::Flag { name: name.clone() }),
+        };
+        Ok(all | flag as u32)
+    })
+}
+
+/// Returns the listed architectures and the native one. Those of OCI that are not built here are left out: on this machine no
+/// process can make a call of theirs.
+fn architectures(profile: &LinuxSeccomp) -> Result<Vec<Arch>, CompileError> {
+    let mut out = vec![Arch::NATIVE];
+    for name in &profile.architectures {
+        match Arch::from_oci(name) {
+            Some(arch) if !out.contains(&arch) => out.push(arch),
+            Some(_) => {}
+            None if FOREIGN.contains(&name.as_str()) => {}
+            None => return Err(CompileError::Arch { name: name.clone() }),
+        }
+    }
+    Ok(out)
+}
+
+/// OCI architectures without system-call table here.
+const FOREIGN: [&str; 15] = [
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_LOONGARCH64",
+];
+
+/// Groups architectures that the kernel passes with one audit value: x86-64 and x32.
+fn families(archs: &[Arch]) -> Vec<Vec<Arch>> {
+    let mut out: Vec<Vec<Arch>> = Vec::new();
+    for arch in archs {
+        match out.iter_mut().find(|g| g[0].audit() == arch.audit()) {
+            Some(group) => group.push(*arch),
+            None => out.push(vec![*arch]),
+        }
+    }
+    out
+}
+
+fn write_family(
+    writer: &mut Writer,
+    group: &[Arch],
+    profile: &LinuxSeccomp,
+    rules: &[Rule],
+    default: u32,
+) -> Result<crate::program::Label, CompileError> {
+    let section = |writer: &mut Writer, arch: Arch| -> Result<_, CompileError> {
+        let verdicts = verdicts(arch, rules, default)?;
+        let low = if arch == Arch::X32 { X32_BIT } else { 0 };
+        Ok(policy::write(writer, arch, low, &verdicts, gaps(arch, profile, rules, default)))
+    };
+    if !group.iter().any(|a| matches!(a, Arch::X86_64 | Arch::X32)) {
+        section(writer, group[0])?;
+        return Ok(writer.load(offset::NUMBER));
+    }
+    let half = |writer: &mut Writer, arch| {
+        if group.contains(&arch) { section(writer, arch) } else { Ok(writer.give(SECCOMP_RET_KILL_THREAD)) }
+    };
+    let x32 = half(writer, Arch::X32)?;
+    let wide = half(writer, Arch::X86_64)?;
+    writer.branch(Compare::Ge, X32_BIT, x32, wide);
+    Ok(writer.load(offset::NUMBER))
+}
+
+/// Works out what numbers get that no rule is about. As runc, a denying default other than ENOSYS applies only up to the
+/// highest number of any call the profile names; see runc's `libcontainer/seccomp/patchbpf`.
+fn gaps(arch: Arch, profile: &LinuxSeccomp, rules: &[Rule], default: u32) -> Gaps {
+    const ENOSYS: u32 = SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    let permissive = matches!(profile.default_action, SeccompAction::Allow | SeccompAction::Log);
+    if permissive || profile.default_errno_ret == Some(libc::ENOSYS as u32) {
+        return Gaps { known: default, newer: None };
+    }
+    let highest = rules.iter().flat_map(|r| &r.syscalls).filter_map(|s| s.number(arch)).max();
+    Gaps { known: default, newer: highest.map(|h| (h, ENOSYS)) }
+}
+
+/// Encodes an action as the filter's return value. `whose` is asked only for the message.
+fn answer(action: SeccompAction, errno: Option<u32>, whose: impl Fn() -> String) -> Result<u32, CompileError> {
+    let data = errno.unwrap_or(libc::EPERM as u32) & SECCOMP_RET_DATA;
+    Ok(match action {
+        SeccompAction::Kill | SeccompAction::KillThread => SECCOMP_RET_KILL_THREAD,
+        SeccompAction::KillProcess => SECCOMP_RET_KILL_PROCESS,
+        SeccompAction::Trap => SECCOMP_RET_TRAP,
+        SeccompAction::Errno => SECCOMP_RET_ERRNO | data,
+        SeccompAction::Trace => SECCOMP_RET_TRACE | data,
+        SeccompAction::Allow => SECCOMP_RET_ALLOW,
+        SeccompAction::Log => SECCOMP_RET_LOG,
+        SeccompAction::Notify => return Err(CompileError::Notify { syscalls: whose() }),
+    })
+}
+
+/// A rule with its names looked up.
+struct Rule {
+    syscalls: Vec<Syscall>,
+    answer: u32,
+    /// Nothing where the rule says what the default says.
+    effect: Option<Effect>,
+}
+
+enum Effect {
+    Always,
+    /// Each alternative is enough.
+    When(Vec<Vec<Condition>>),
+}
+
+impl Rule {
+    fn new(source: &SyscallRule, default: u32) -> Result<Self, CompileError> {
+        let answer = answer(source.action, source.errno_ret, || source.names.join(", "))?;
+        let effect = if answer == default {
+            None
+        } else if source.args.is_empty() {
+            Some(Effect::Always)
+        } else {
+            Some(Effect::When(alternatives(source)?))
+        };
+        let syscalls = source.names.iter().filter_map(|n| Syscall::find(n)).collect();
+        Ok(Self { syscalls, answer, effect })
+    }
+}
+
+fn alternatives(rule: &SyscallRule) -> Result<Vec<Vec<Condition>>, CompileError> {
+    let mut seen = [0_usize; 6];
+    let conditions = rule
+        .args
+        .iter()
+        .map(|arg| {
+            let count = seen.get_mut(arg.index as usize).ok_or_else(|| CompileError::Argument {
+                syscall: rule.names.first().cloned().unwrap_or_default(),
+                index: arg.index,
+            })?;
+            *count += 1;
+            Ok(condition(arg))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if seen.iter().any(|n| *n > 1) {
+        return Ok(conditions.into_iter().map(|c| vec![c]).collect());
+    }
+    Ok(vec![conditions])
+}
+
+fn condition(arg: &Arg) -> Condition {
+    let test = match arg.op {
+        SeccompOperator::Eq => Test::Masked { mask: u64::MAX, value: arg.value },
+        SeccompOperator::MaskedEq => Test::Masked { mask: arg.value, value: arg.value_two },
+        SeccompOperator::Ne => Test::Ne(arg.value),
+        SeccompOperator::Lt => Test::Lt(arg.value),
+        SeccompOperator::Le => Test::Le(arg.value),
+        SeccompOperator::Ge => Test::Ge(arg.value),
+        SeccompOperator::Gt => Test::Gt(arg.value),
+    };
+    Condition { argument: arg.index, test }
+}
+
+/// Gathers the rules by number for one architecture.
+fn verdicts(arch: Arch, rules: &[Rule], default: u32) -> Result<Vec<Verdict>, CompileError> {
+    #[derive(Default)]
+    struct Found {
+        always: Option<u32>,
+        cases: Vec<Case>,
+    }
+    let mut found: BTreeMap<u32, Found> = BTreeMap::new();
+    for rule in rules {
+        let Some(effect) = &rule.effect else { continue };
+        for (syscall, number) in rule.syscalls.iter().filter_map(|s| Some((s, s.number(arch)?))) {
+            let entry = found.entry(number).or_default();
+            match effect {
+                Effect::Always => match entry.always {
+                    Some(other) if other != rule.answer => {
+                        return Err(CompileError::Contradiction { syscall: syscall.name().to_owned() });
+                    }
+                    _ => entry.always = Some(rule.answer),
+                },
+                Effect::When(alternatives) => {
+                    entry
+                        .cases
+                        .extend(alternatives.iter().map(|c| Case { conditions: c.clone(), answer: rule.answer }));
+                }
+            }
+        }
+    }
+    Ok(found
+        .into_iter()
+        .map(|(number, f)| match f.always {
+            Some(answer) => Verdict { number, cases: Vec::new(), otherwise: answer },
+            None => Verdict { number, cases: f.cases, otherwise: default },
+        })
+        .collect())
+}
