@@ -1,0 +1,86 @@
+//! Signal dispositions, masks and signalfd(2).
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use crate::check;
+
+/// Resets every signal to its default action and unblocks all: what a process wants just before exec, because ignored and
+/// blocked signals are inherited (the Rust runtime ignores SIGPIPE).
+pub fn reset_all() -> io::Result<()> {
+    // SAFETY: all bytes zero is SIG_DFL with no flags and an empty mask.
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=64 {
+        // SAFETY: installs the default action, no handler. KILL, STOP and those libc keeps for itself give EINVAL, and
+        // those the caller cannot have changed.
+        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+    }
+    set_mask(&[])
+}
+
+/// Blocks exactly these signals in the calling thread.
+pub fn set_mask(blocked: &[i32]) -> io::Result<()> {
+    let set = set_of(blocked);
+    // SAFETY: `set` is initialised and lives through the call.
+    check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into()).map(drop)
+}
+
+fn set_of(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: all bytes zero is a value of the type; sigemptyset and sigaddset write only into it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
+}
+
+/// Signals as a descriptor. They must be blocked as well ([`set_mask`]).
+#[derive(Debug)]
+pub struct SignalFd(OwnedFd);
+
+impl SignalFd {
+    /// Opens a non-blocking, close-on-exec descriptor for these signals.
+    pub fn new(signals: &[i32]) -> io::Result<Self> {
+        let set = set_of(signals);
+        // SAFETY: `set` is initialised; -1 asks for a new descriptor.
+        let fd = check(unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) }.into())?;
+        // SAFETY: the kernel just made it, nobody else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+    }
+
+    /// The next pending signal's number, if any.
+    pub fn read(&self) -> io::Result<Option<i32>> {
+        // struct signalfd_siginfo is 128 bytes and starts with the number.
+        let mut info = [0u8; 128];
+        match rustix::io::read(&self.0, &mut info) {
+            Ok(128) => Ok(Some(i32::from_ne_bytes([info[0], info[1], info[2], info[3]]))),
+            Ok(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(rustix::io::Errno::AGAIN) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl std::os::fd::AsFd for SignalFd {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blocked_signal_is_read_from_the_descriptor() {
+        set_mask(&[libc::SIGUSR1]).expect("mask");
+        let fd = SignalFd::new(&[libc::SIGUSR1]).expect("signalfd");
+        assert_eq!(fd.read().expect("read"), None);
+        // SAFETY: the signal is blocked in this thread, to which it is sent.
+        unsafe { libc::pthread_kill(libc::pthread_self(), libc::SIGUSR1) };
+        assert_eq!(fd.read().expect("read"), Some(libc::SIGUSR1));
+    }
+}
