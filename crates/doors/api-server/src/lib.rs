@@ -1,0 +1,14 @@
+//! The REST door: listeners, routing by version and path, hijacked connections and streams over backend traits.
+//!
+//! One narrow trait per resource stands in [`backend`]; `bins/dockerd` joins them to the engine. This crate knows
+//! HTTP and Docker's texts of malformed requests, and nothing of what containers are.
+
+pub mod backend;
+mod error;
+mod listen;
+mod server;
+
+pub use backend::Backends;
+pub use error::ApiError;
+pub use listen::{Address, ListenError, Listener};
+pub use server::{Identity, serve};
