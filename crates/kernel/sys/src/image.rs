@@ -66,18 +66,20 @@ mod tests {
         (file, path)
     }
 
-    fn reopen_for_writing(fd: &OwnedFd) -> Errno {
+    fn write_through_proc(fd: &OwnedFd) -> Errno {
         use std::os::fd::AsRawFd;
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).expect_err("not writable")
+        rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, b"overwritten"))
+            .expect_err("not writable")
     }
 
     #[test]
     fn cve_2019_5736_the_program_cannot_be_written_through_its_descriptor() {
         let (_file, path) = program();
         if let Ok(fd) = read_only_mount(&path) {
-            assert_eq!(reopen_for_writing(&fd), Errno::ROFS);
+            assert_eq!(write_through_proc(&fd), Errno::ROFS);
         }
-        assert_eq!(reopen_for_writing(&sealed_copy(&path).expect("copy")), Errno::PERM);
+        assert_eq!(write_through_proc(&sealed_copy(&path).expect("copy")), Errno::PERM);
     }
 }
