@@ -23,11 +23,15 @@ pub struct DaemonOptions {
 }
 
 /// A running (or killed) dockerd under test. Dropping it stops it and its containers and removes its folder.
+///
+/// With `WHARF_TEST_HOST=unix:///…` behaviour tests run against that engine instead: the way to show that a test is right is
+/// to see it pass on a real dockerd. Tests that kill or inspect their daemon need one of their own.
 pub struct Daemon {
     folder: tempfile::TempDir,
     name: String,
     options: DaemonOptions,
     child: Option<Child>,
+    foreign: Option<String>,
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -46,7 +50,9 @@ impl Daemon {
     /// When it does not come up; its log is shown.
     pub fn start(options: DaemonOptions) -> Self {
         let mut daemon = Self::prepare(options);
-        daemon.launch();
+        if daemon.foreign.is_none() {
+            daemon.launch();
+        }
         daemon
     }
 
@@ -55,7 +61,8 @@ impl Daemon {
         let folder = tempfile::Builder::new().prefix("wk").tempdir().expect("a temporary folder");
         // Links have 15 characters; the process id keeps parallel test binaries apart.
         let name = format!("wk{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        Self { folder, name, options, child: None }
+        let foreign = std::env::var("WHARF_TEST_HOST").ok();
+        Self { folder, name, options, child: None, foreign }
     }
 
     /// The temporary folder.
@@ -80,7 +87,8 @@ impl Daemon {
 
     /// The socket.
     pub fn socket(&self) -> PathBuf {
-        self.folder().join("s")
+        let foreign = self.foreign.as_deref().and_then(|host| host.strip_prefix("unix://"));
+        foreign.map_or_else(|| self.folder().join("s"), PathBuf::from)
     }
 
     /// `DOCKER_HOST` for this daemon.
@@ -170,6 +178,11 @@ impl Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+
+    /// Whether dockerd has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))
     }
 
     /// Waits until dockerd has ended by itself, as at a kill point.

@@ -1,0 +1,57 @@
+//! Many containers and many clients at once; one that hangs blocks nobody.
+
+use std::time::{Duration, Instant};
+
+use testkit::{Daemon, Residue, eventually};
+
+#[test]
+fn two_hundred_containers_by_eight_clients_all_run_all_go_and_listing_stays_quick() {
+    let daemon = Daemon::with_image();
+    daemon.docker(&["run", "-d", "--name", "stuck", "busybox", "sleep", "1000"]).ok();
+    let shim = shim_of(&daemon, &daemon.docker(&["inspect", "-f", "{{.Id}}", "stuck"]).ok());
+    rustix::process::kill_process(shim, rustix::process::Signal::STOP).expect("the shim is there");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let (runs, mut times) = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..8)
+            .map(|client| {
+                let daemon = &daemon;
+                scope.spawn(move || {
+                    for n in 0..25 {
+                        let word = format!("{client}-{n}");
+                        assert_eq!(daemon.docker(&["run", "--rm", "busybox", "echo", &word]).ok(), word);
+                    }
+                })
+            })
+            .collect();
+        let lister = scope.spawn(|| {
+            let mut times = Vec::new();
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let start = Instant::now();
+                let listed = daemon.rest().get("/v1.51/containers/json?all=1");
+                times.push(start.elapsed());
+                assert_eq!(listed.status, 200);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            times
+        });
+        let runs: Vec<_> = runs.into_iter().map(|r| r.join()).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        (runs, lister.join().expect("the lister"))
+    });
+    assert!(runs.iter().all(Result::is_ok), "every client's runs are right");
+    times.sort();
+    let p99 = times[times.len() * 99 / 100];
+    println!("{} lists, p50 {:?}, p99 {p99:?}", times.len(), times[times.len() / 2]);
+    // The bound is DESIGN's 10 ms on an otherwise idle daemon; here two cores also carry eight clients.
+    assert!(p99 < Duration::from_millis(60), "p99 of the list: {p99:?}");
+    rustix::process::kill_process(shim, rustix::process::Signal::CONT).expect("the shim is there");
+    daemon.docker(&["rm", "-f", "stuck"]).ok();
+    assert_eq!(daemon.docker(&["ps", "-aq"]).ok(), "");
+    eventually("nothing is left", || Residue::of_containers(&daemon).is_empty().then_some(()));
+}
+
+fn shim_of(daemon: &Daemon, id: &str) -> rustix::process::Pid {
+    let file = daemon.exec_root().join("tasks").join(id).join("shim.pid");
+    let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    text.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid")
+}

@@ -1,0 +1,188 @@
+//! Published ports: reachable from everywhere they should be, from nowhere else, whatever the neighbours' firewall says.
+//!
+//! Each daemon has a network namespace of its own, so fixed ports and foreign firewall rules disturb nobody.
+
+use testkit::{Cli, Daemon, DaemonOptions, Outcome, eventually};
+
+fn daemon(arguments: &[&str]) -> Daemon {
+    let arguments = arguments.iter().map(|a| (*a).to_owned()).collect();
+    let daemon = Daemon::start(DaemonOptions { own_network: true, arguments, ..Default::default() });
+    testkit::base_image(&daemon);
+    daemon.inside("ip", &["link", "set", "lo", "up"]).ok();
+    daemon
+}
+
+const SERVE: &str = "mkdir /www; hostname >/www/index.html; exec httpd -f -p 80 -h /www";
+
+fn serve(daemon: &Daemon, name: &str, publish: &str) {
+    daemon.docker(&["run", "-d", "--name", name, "--hostname", name, "-p", publish, "busybox", "sh", "-c", SERVE]).ok();
+}
+
+fn fetch(daemon: &Daemon, url: &str) -> Outcome {
+    daemon.inside("curl", &["-gsS", "--max-time", "5", url])
+}
+
+fn fetches(daemon: &Daemon, url: &str, wanted: &str) {
+    eventually(&format!("{url} answers {wanted}"), || (fetch(daemon, url).text() == wanted).then_some(()));
+}
+
+fn gateway(daemon: &Daemon, container: &str) -> String {
+    daemon.docker(&["inspect", "-f", "{{.NetworkSettings.Gateway}}", container]).ok()
+}
+
+#[test]
+fn a_published_port_answers_on_loopback_the_hosts_address_ipv6_loopback_and_from_other_containers() {
+    let daemon = daemon(&[]);
+    serve(&daemon, "web", "8080:80");
+    fetches(&daemon, "http://127.0.0.1:8080/", "web");
+    fetches(&daemon, "http://[::1]:8080/", "web");
+    let gateway = gateway(&daemon, "web");
+    fetches(&daemon, &format!("http://{gateway}:8080/"), "web");
+    let address = daemon.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]).ok();
+    fetches(&daemon, &format!("http://{address}/"), "web");
+    let from = |flags: &[&str], url: &str| {
+        let mut arguments = vec!["run", "--rm"];
+        arguments.extend(flags);
+        arguments.extend(["busybox", "wget", "-qO-", "-T", "5", url]);
+        daemon.docker(&arguments).ok()
+    };
+    assert_eq!(from(&[], &format!("http://{address}/")), "web");
+    assert_eq!(from(&[], &format!("http://{gateway}:8080/")), "web");
+    let hairpin = daemon.docker(&["exec", "web", "wget", "-qO-", "-T", "5", &format!("http://{gateway}:8080/")]);
+    assert_eq!(hairpin.ok(), "web");
+}
+
+#[test]
+fn a_port_in_use_is_refused_with_dockers_words_and_leaves_nothing() {
+    let daemon = daemon(&[]);
+    serve(&daemon, "first", "8080:80");
+    for cli in Cli::all() {
+        let second = daemon.run(cli, &["run", "-d", "--name", "second", "-p", "8080:80", "busybox", "sleep", "100"]);
+        second.fails(125, "Bind for 0.0.0.0:8080 failed: port is already allocated");
+        daemon.run(cli, &["rm", "second"]).ok();
+    }
+    daemon.docker(&["rm", "-f", "first"]).ok();
+    serve(&daemon, "third", "8080:80");
+    fetches(&daemon, "http://127.0.0.1:8080/", "third");
+}
+
+#[test]
+fn all_forms_of_publish_are_shown_by_port_and_reach_the_container() {
+    let daemon = daemon(&[]);
+    serve(&daemon, "any", "80");
+    let port = daemon.docker(&["port", "any", "80/tcp"]).ok();
+    let number = port.lines().next().and_then(|l| l.rsplit(':').next()).expect("a port").to_owned();
+    fetches(&daemon, &format!("http://127.0.0.1:{number}/"), "any");
+    serve(&daemon, "local", "127.0.0.1:8081:80");
+    fetches(&daemon, "http://127.0.0.1:8081/", "local");
+    assert_ne!(
+        fetch(&daemon, &format!("http://{}:8081/", gateway(&daemon, "local"))).code,
+        0,
+        "bound to loopback only"
+    );
+    serve(&daemon, "range", "9000-9002:80-82");
+    fetches(&daemon, "http://127.0.0.1:9000/", "range");
+    let shown = daemon.docker(&["port", "range"]).ok();
+    assert!(shown.contains("81/tcp -> 0.0.0.0:9001") && shown.contains("82/tcp -> [::]:9002"), "{shown}");
+}
+
+#[test]
+fn a_container_cannot_reach_a_service_on_the_hosts_loopback() {
+    let daemon = daemon(&[]);
+    serve(&daemon, "web", "8080:80");
+    let script = "nohup busybox nc -lk -p 7777 -s 127.0.0.1 -e echo secret >/dev/null 2>&1 & echo $!";
+    let listener = daemon.inside("sh", &["-c", script]).ok();
+    eventually("the host's service answers the host", || {
+        (daemon.inside("sh", &["-c", "busybox nc -w 1 127.0.0.1 7777 </dev/null"]).text() == "secret").then_some(())
+    });
+    for address in ["127.0.0.1", &gateway(&daemon, "web")] {
+        let tried = daemon.docker(&["exec", "web", "sh", "-c", &format!("nc -w 2 {address} 7777 </dev/null")]);
+        assert!(!tried.text().contains("secret"), "{address}");
+    }
+    daemon.inside("kill", &[&listener]).ok();
+}
+
+#[test]
+fn foreign_forward_chains_that_drop_do_not_cut_containers_off() {
+    let daemon = daemon(&[]);
+    daemon.inside("iptables-nft", &["-P", "FORWARD", "DROP"]).ok();
+    // What ufw does: its own chains below FORWARD, with a drop policy.
+    for line in [
+        "-N ufw-before-forward",
+        "-A FORWARD -j ufw-before-forward",
+        "-A ufw-before-forward -m conntrack --ctstate INVALID -j DROP",
+    ] {
+        daemon.inside("iptables-nft", &line.split(' ').collect::<Vec<_>>()).ok();
+    }
+    remote(&daemon);
+    serve(&daemon, "web", "8080:80");
+    eventually("a remote host reaches the published port", || (from_remote(&daemon) == "web").then_some(()));
+}
+
+/// Makes a remote host: a namespace behind a veth pair, held by a sleeping process.
+fn remote(daemon: &Daemon) {
+    let script = "unshare --net sleep 300 >/dev/null 2>&1 & echo $! >remote.pid
+        ip link add up type veth peer name down && ip addr add 198.51.100.1/24 dev up && ip link set up up
+        until [ \"$(readlink /proc/$(cat remote.pid)/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do :; done
+        ip link set down netns $(cat remote.pid)
+        nsenter -t $(cat remote.pid) -n sh -c 'ip addr add 198.51.100.2/24 dev down; ip link set down up; ip route add default via 198.51.100.1'";
+    let script = format!("cd {} && {script}", daemon.folder().display());
+    daemon.inside("sh", &["-c", &script]).ok();
+}
+
+fn from_remote(daemon: &Daemon) -> String {
+    let pid = std::fs::read_to_string(daemon.folder().join("remote.pid")).expect("the remote host runs");
+    let arguments = ["-t", pid.trim(), "-n", "curl", "-sS", "--max-time", "3", "http://198.51.100.1:8080/"];
+    daemon.inside("nsenter", &arguments).text()
+}
+
+#[test]
+fn containers_have_hosts_resolv_conf_and_names_as_asked() {
+    let daemon = daemon(&[]);
+    let flags = [
+        "run",
+        "--rm",
+        "--hostname",
+        "me",
+        "--add-host",
+        "db:10.1.2.3",
+        "--dns",
+        "192.0.2.53",
+        "--dns-search",
+        "example.test",
+    ];
+    let show = |path: &str| daemon.docker(&[&flags[..], &["busybox", "cat", path]].concat()).ok();
+    let hosts = show("/etc/hosts");
+    assert!(
+        hosts.contains("127.0.0.1\tlocalhost") && hosts.contains("10.1.2.3\tdb") && hosts.contains("\tme"),
+        "{hosts}"
+    );
+    let resolv = show("/etc/resolv.conf");
+    assert!(resolv.contains("nameserver 192.0.2.53") && resolv.contains("search example.test"), "{resolv}");
+    assert_eq!(show("/etc/hostname"), "me");
+    let host = daemon.docker(&["run", "--rm", "--network", "host", "busybox", "ls", "/sys/class/net"]).ok();
+    assert!(host.contains(daemon.name()), "{host}");
+}
+
+#[test]
+fn without_icc_containers_do_not_reach_each_other() {
+    let daemon = daemon(&["--icc=false"]);
+    serve(&daemon, "web", "8080:80");
+    fetches(&daemon, "http://127.0.0.1:8080/", "web");
+    let address = daemon.docker(&["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]).ok();
+    let tried = daemon.docker(&["run", "--rm", "busybox", "wget", "-qO-", "-T", "2", &format!("http://{address}/")]);
+    assert_ne!(tried.code, 0);
+}
+
+#[test]
+fn an_ipv6_bridge_gives_addresses_and_publishes_on_ipv6() {
+    let daemon = daemon(&["--ipv6", "--fixed-cidr-v6", "fd00:77:1::/64"]);
+    serve(&daemon, "web", "8080:80");
+    let address = daemon.docker(&["inspect", "-f", "{{.NetworkSettings.GlobalIPv6Address}}", "web"]).ok();
+    assert!(address.starts_with("fd00:77:1:"), "{address}");
+    fetches(&daemon, &format!("http://[{address}]/"), "web");
+    fetches(&daemon, "http://[::1]:8080/", "web");
+    fetches(&daemon, "http://[fd00:77:1::1]:8080/", "web");
+    let other = daemon.docker(&["run", "--rm", "busybox", "wget", "-qO-", "-T", "5", &format!("http://[{address}]/")]);
+    assert_eq!(other.ok(), "web");
+}
