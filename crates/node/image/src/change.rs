@@ -1,0 +1,1 @@
+//! `--change`: Dockerfile instructions applied to a configuration.

@@ -1,0 +1,1 @@
+//! Unpacking layers into snapshots by chain id.

@@ -1,0 +1,87 @@
+//! The file behind redb, grown by fallocate(2), so that a full disk shows when the file grows and never in the
+//! middle of writing a commit into it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Bound;
+
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+
+#[derive(Debug)]
+pub(crate) struct Preallocated {
+    inner: FileBackend,
+    file: File,
+}
+
+impl Preallocated {
+    pub(crate) fn new(file: File) -> Result<Self, redb::Error> {
+        let twin = file.try_clone().map_err(redb::Error::Io)?;
+        #[allow(deprecated, reason = "the replacement is behind an experimental feature of redb")]
+        let inner = FileBackend::new(file)?;
+        Ok(Self { inner, file: twin })
+    }
+}
+
+type Edge = Bound<u64>;
+
+impl StorageBackend for Preallocated {
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.inner.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let now = self.inner.len()?;
+        if len > now {
+            match fallocate(&self.file, FallocateFlags::empty(), now, len - now) {
+                Ok(()) => return Ok(()),
+                // File systems without fallocate(2) grow sparsely; a full disk then shows while writing.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.inner.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.inner.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.close()
+    }
+
+    fn try_lock_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
+        self.inner.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
+        self.inner.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
+        self.inner.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
+        self.inner.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Edge, end: Edge) -> Result<(), BackendError> {
+        self.inner.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Edge, end: Edge) -> Result<bool, BackendError> {
+        self.inner.query_lock_range(start, end)
+    }
+}
