@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use libc::{
-    SECCOMP_FILTER_FLAG_LOG, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_FILTER_FLAG_TSYNC, SECCOMP_RET_ALLOW,
-    SECCOMP_RET_DATA, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD, SECCOMP_RET_LOG,
-    SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
+    SECCOMP_RET_ALLOW, SECCOMP_RET_DATA, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD,
+    SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
 };
 use wharf_error::{HasKind, Kind};
 use wharf_oci::runtime::{Arg, LinuxSeccomp, SeccompAction, SeccompOperator, SyscallRule};
+use wharf_sys::seccomp::flags;
 
 use crate::arch::{Arch, Syscall, X32_BIT};
 use crate::policy::{self, Case, Condition, Gaps, Test, Verdict};
@@ -98,21 +98,21 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program, CompileError> {
     if instructions.len() > libc::BPF_MAXINSNS as usize {
         return Err(CompileError::TooLong { instructions: instructions.len() });
     }
-    Ok(Program { instructions, flags: flags(&profile.flags)? })
+    Ok(Program { instructions, flags: load_flags(&profile.flags)? })
 }
 
-fn flags(names: &[String]) -> Result<u32, CompileError> {
+fn load_flags(names: &[String]) -> Result<u32, CompileError> {
     if names.is_empty() {
-        return Ok(SECCOMP_FILTER_FLAG_SPEC_ALLOW as u32);
+        return Ok(flags::SPEC_ALLOW);
     }
     names.iter().try_fold(0, |all, name| {
         let flag = match name.as_str() {
-            "SECCOMP_FILTER_FLAG_TSYNC" => SECCOMP_FILTER_FLAG_TSYNC,
-            "SECCOMP_FILTER_FLAG_LOG" => SECCOMP_FILTER_FLAG_LOG,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            "SECCOMP_FILTER_FLAG_TSYNC" => flags::TSYNC,
+            "SECCOMP_FILTER_FLAG_LOG" => flags::LOG,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => flags::SPEC_ALLOW,
             _ => return Err(CompileError::Flag { name: name.clone() }),
         };
-        Ok(all | flag as u32)
+        Ok(all | flag)
     })
 }
 

@@ -1,16 +1,24 @@
 //! Classic BPF written back to front: a jump only goes forward, so its target is always known already.
 
-use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
-};
+use std::io;
+
+use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JGT, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
+use wharf_sys::seccomp::Instruction;
 
 /// A filter ready to load.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// The instructions in the order in which the kernel runs them.
-    pub instructions: Vec<sock_filter>,
+    pub instructions: Vec<Instruction>,
     /// `SECCOMP_FILTER_FLAG_*` for seccomp(2).
     pub flags: u32,
+}
+
+impl Program {
+    /// Loads the filter for the calling thread and all it becomes; see [`wharf_sys::seccomp::load`].
+    pub fn load(&self) -> io::Result<()> {
+        wharf_sys::seccomp::load(&self.instructions, self.flags)
+    }
 }
 
 /// Offsets in `struct seccomp_data`.
@@ -52,7 +60,7 @@ const REACH: usize = u8::MAX as usize;
 /// Takes instructions from the last to the first.
 #[derive(Default)]
 pub struct Writer {
-    reversed: Vec<sock_filter>,
+    reversed: Vec<Instruction>,
     /// The latest return of each value, so that near ones are shared.
     returns: Vec<(u32, usize)>,
 }
@@ -60,7 +68,7 @@ pub struct Writer {
 impl Writer {
     fn push(&mut self, code: u32, jt: u8, jf: u8, k: u32) -> Label {
         // Opcodes of classic BPF are 16 bits wide; the constants merely are declared wider.
-        self.reversed.push(sock_filter { code: code as u16, jt, jf, k });
+        self.reversed.push(Instruction { code: code as u16, jt, jf, k });
         Label(self.reversed.len() - 1)
     }
 
@@ -128,7 +136,7 @@ impl Writer {
     }
 
     /// Returns the instructions in running order.
-    pub fn finish(mut self) -> Vec<sock_filter> {
+    pub fn finish(mut self) -> Vec<Instruction> {
         self.reversed.reverse();
         self.reversed
     }

@@ -1,7 +1,7 @@
 //! A classic BPF interpreter that takes what the kernel takes from a seccomp filter, and nothing else.
 
-use libc::sock_filter;
 use wharf_seccomp::Program;
+use wharf_sys::seccomp::Instruction;
 
 /// What the kernel shows to a filter.
 #[derive(Clone, Copy, Debug)]
@@ -16,9 +16,9 @@ impl Call {
         match offset {
             0 => self.number,
             4 => self.arch,
-            16..64 if offset % 4 == 0 => {
+            16..64 if offset.is_multiple_of(4) => {
                 let argument = self.args[(offset as usize - 16) / 8];
-                if offset % 8 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+                if offset.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 }
             }
             _ => panic!("the kernel refuses a load at {offset}"),
         }
@@ -29,7 +29,7 @@ impl Call {
 pub fn run(program: &Program, call: Call) -> u32 {
     let (mut at, mut accumulator) = (0_usize, 0_u32);
     loop {
-        let sock_filter { code, jt, jf, k } = program.instructions[at];
+        let Instruction { code, jt, jf, k } = program.instructions[at];
         at += 1;
         let jump = |yes: bool| usize::from(if yes { jt } else { jf });
         match code {
