@@ -5,7 +5,7 @@ QUICK   := target/$(TARGET)/quick
 RELEASE := target/$(TARGET)/release
 PREFIX  ?= /usr/local
 DESTDIR ?=
-BINS    := docker dockerd wharf-shim wharf-runtime
+PROGRAMS := docker dockerd docker-init wharf-shim wharf-runtime
 
 .PHONY: run test test-long check binaries release bench install uninstall prerequisites
 
@@ -14,10 +14,10 @@ prerequisites:
 
 # What tests and the demonstration drive: optimised, without link-time optimisation, kill points compiled in.
 binaries: prerequisites
-	cargo build --locked --profile quick --features inject -p bin-docker -p bin-dockerd -p bin-wharf-shim -p bin-wharf-runtime
+	cargo build --locked --profile quick --features inject $(PROGRAMS:%=-p bin-%)
 
 release: prerequisites
-	cargo build --locked --release -p bin-docker -p bin-dockerd -p bin-wharf-shim -p bin-wharf-runtime
+	cargo build --locked --release $(PROGRAMS:%=-p bin-%)
 
 run: binaries
 	@scripts/demo $(QUICK)
