@@ -6,9 +6,21 @@
 //! where a json-file line is not valid UTF-8, Docker's replacement characters are followed by an additive key `raw`.
 
 mod config;
+mod cursor;
 mod error;
+mod files;
+mod json;
+mod line;
+mod local;
 mod reader;
+mod record;
+mod tail;
+mod watch;
+mod writer;
 
 pub use config::{Config, Driver, Position, Stream};
+pub use cursor::Cursor;
 pub use error::LogError;
-pub use reader::{Ending, Form, Progress, ReadOptions, Reader};
+pub use reader::{Form, Progress, ReadOptions, Reader};
+pub use watch::Ending;
+pub use writer::{Compression, Rotations, Writer};

@@ -1,0 +1,134 @@
+//! The files of one log: the current one and the rotated ones beside it.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use flate2::read::GzDecoder;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::LogError;
+
+/// One file of a log, opened.
+#[derive(Debug)]
+pub(crate) struct Source {
+    file: File,
+    /// Inode number the file had while it was written.
+    pub(crate) inode: u64,
+    /// Where reading ends for good, in this file.
+    pub(crate) end: Option<u64>,
+    compressed: bool,
+    name: String,
+}
+
+impl Source {
+    /// A file that is open and plain already.
+    pub(crate) fn plain(file: File, inode: u64, end: Option<u64>) -> Source {
+        Source { file, inode, end, compressed: false, name: String::new() }
+    }
+
+    /// The present end of the file; `None` if it is compressed, because then it does not grow.
+    pub(crate) fn present_end(&self) -> Result<Option<u64>, LogError> {
+        let meta = self.file.metadata().map_err(|e| LogError::file("stat", &self.name, e))?;
+        Ok((!self.compressed).then_some(meta.len()))
+    }
+
+    /// The plain bytes. A compressed file is unpacked into an unnamed file first.
+    pub(crate) fn into_plain(self, dir: &OwnedFd) -> Result<File, LogError> {
+        if !self.compressed {
+            return Ok(self.file);
+        }
+        let failed = |operation, e: std::io::Error| LogError::file(operation, &self.name, e);
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(dir, ".", flags, Mode::from_raw_mode(0o600)) {
+            Ok(fd) => fd,
+            // Not every file system has unnamed files: memory does.
+            Err(_) => rustix::fs::memfd_create("wharf-log", rustix::fs::MemfdFlags::CLOEXEC)
+                .map_err(|e| failed("memfd", e.into()))?,
+        };
+        let mut plain = File::from(fd);
+        std::io::copy(&mut GzDecoder::new(self.file), &mut plain).map_err(|e| failed("decompress", e))?;
+        plain.seek(SeekFrom::Start(0)).map_err(|e| failed("seek", e))?;
+        Ok(plain)
+    }
+}
+
+/// Where a log is.
+#[derive(Debug)]
+pub(crate) struct Files {
+    pub(crate) dir: OwnedFd,
+    pub(crate) name: String,
+}
+
+impl Files {
+    /// Opens all files, oldest first, as one consistent series: a rotation in between starts the look again.
+    pub(crate) fn open_all(&self) -> Result<Vec<Source>, LogError> {
+        loop {
+            let mut newest_first: Vec<Source> = self.open_plain(&self.name)?.into_iter().collect();
+            let opened = newest_first.first().map(|s| s.inode);
+            for n in 1.. {
+                let Some(source) = self.open_rotated(n)? else { break };
+                newest_first.push(source);
+            }
+            // A current name that vanished is between unlink and create of a rotation: what we hold is whole.
+            let now = self.current_inode()?;
+            if now.is_none() || now == opened {
+                newest_first.reverse();
+                return Ok(newest_first);
+            }
+        }
+    }
+
+    /// The inode number of the file under the current name.
+    pub(crate) fn current_inode(&self) -> Result<Option<u64>, LogError> {
+        match rustix::fs::statat(&self.dir, &self.name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_ino)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(LogError::file("stat", &self.name, e)),
+        }
+    }
+
+    /// The files newer than the one with this inode number, oldest first. If that file is gone, all that is left: the log was
+    /// rotated away faster than it was read.
+    pub(crate) fn newer_than(&self, inode: u64) -> Result<Vec<Source>, LogError> {
+        let mut all = self.open_all()?;
+        // The number of a file that was compressed and removed is used again: the newest is ours, because we hold it open.
+        match all.iter().rposition(|s| s.inode == inode) {
+            Some(at) => Ok(all.split_off(at + 1)),
+            None => Ok(all),
+        }
+    }
+
+    fn open_rotated(&self, n: u32) -> Result<Option<Source>, LogError> {
+        let plain = format!("{}.{n}", self.name);
+        if let Some(source) = self.open_plain(&plain)? {
+            return Ok(Some(source));
+        }
+        let name = format!("{plain}.gz");
+        let Some(mut source) = self.open_plain(&name)? else { return Ok(None) };
+        let failed = |e| LogError::file("read", &name, e);
+        let decoder = GzDecoder::new(&source.file);
+        let written_as =
+            decoder.header().and_then(|h| str::from_utf8(h.comment()?).ok()?.strip_prefix("inode ")?.parse().ok());
+        drop(decoder);
+        source.file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        source.inode = written_as.unwrap_or(source.inode);
+        source.compressed = true;
+        Ok(Some(source))
+    }
+
+    fn open_plain(&self, name: &str) -> Result<Option<Source>, LogError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(fd) => {
+                let file = File::from(fd);
+                let inode = file.metadata().map_err(|e| LogError::file("stat", name, e))?.ino();
+                Ok(Some(Source { file, inode, end: None, compressed: false, name: name.to_owned() }))
+            }
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(LogError::file("open", name, e)),
+        }
+    }
+}
