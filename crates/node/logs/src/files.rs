@@ -17,6 +17,8 @@ pub(crate) struct Source {
     file: File,
     /// Inode number the file had while it was written.
     pub(crate) inode: u64,
+    /// Inode number of the file as it is, compressed perhaps.
+    stored_as: u64,
     /// Where reading ends for good, in this file.
     pub(crate) end: Option<u64>,
     compressed: bool,
@@ -26,7 +28,7 @@ pub(crate) struct Source {
 impl Source {
     /// A file that is open and plain already.
     pub(crate) fn plain(file: File, inode: u64, end: Option<u64>) -> Source {
-        Source { file, inode, end, compressed: false, name: String::new() }
+        Source { file, inode, stored_as: inode, end, compressed: false, name: String::new() }
     }
 
     /// The present end of the file; `None` if it is compressed, because then it does not grow.
@@ -66,27 +68,52 @@ impl Files {
     /// Opens all files, oldest first, as one consistent series: a rotation in between starts the look again.
     pub(crate) fn open_all(&self) -> Result<Vec<Source>, LogError> {
         loop {
-            let mut newest_first: Vec<Source> = self.open_plain(&self.name)?.into_iter().collect();
-            let opened = newest_first.first().map(|s| s.inode);
-            for n in 1.. {
-                let Some(source) = self.open_rotated(n)? else { break };
-                newest_first.push(source);
+            let names = self.names()?;
+            let mut sources = Vec::with_capacity(names.len());
+            for (name, inode) in names.iter().rev() {
+                sources.extend(self.open(name)?.filter(|s| s.stored_as == *inode));
             }
-            // A current name that vanished is between unlink and create of a rotation: what we hold is whole.
-            let now = self.current_inode()?;
-            if now.is_none() || now == opened {
-                newest_first.reverse();
-                return Ok(newest_first);
+            if sources.len() == names.len() && self.names()? == names {
+                return Ok(sources);
             }
         }
     }
 
+    /// Names and inode numbers, newest first. While the writer moves files up there is one gap, so a series ends where
+    /// two names are missing.
+    fn names(&self) -> Result<Vec<(String, u64)>, LogError> {
+        let mut found = Vec::new();
+        found.extend(self.inode(&self.name)?.map(|inode| (self.name.clone(), inode)));
+        let mut missing = 0;
+        for n in 1.. {
+            let mut name = format!("{}.{n}", self.name);
+            let mut inode = self.inode(&name)?;
+            if inode.is_none() {
+                name.push_str(".gz");
+                inode = self.inode(&name)?;
+            }
+            match inode {
+                Some(inode) => {
+                    missing = 0;
+                    found.push((name, inode));
+                }
+                None if missing == 1 => break,
+                None => missing += 1,
+            }
+        }
+        Ok(found)
+    }
+
     /// The inode number of the file under the current name.
     pub(crate) fn current_inode(&self) -> Result<Option<u64>, LogError> {
-        match rustix::fs::statat(&self.dir, &self.name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+        self.inode(&self.name)
+    }
+
+    fn inode(&self, name: &str) -> Result<Option<u64>, LogError> {
+        match rustix::fs::statat(&self.dir, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat.st_ino)),
             Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(LogError::file("stat", &self.name, e)),
+            Err(e) => Err(LogError::file("stat", name, e)),
         }
     }
 
@@ -101,34 +128,23 @@ impl Files {
         }
     }
 
-    fn open_rotated(&self, n: u32) -> Result<Option<Source>, LogError> {
-        let plain = format!("{}.{n}", self.name);
-        if let Some(source) = self.open_plain(&plain)? {
-            return Ok(Some(source));
-        }
-        let name = format!("{plain}.gz");
-        let Some(mut source) = self.open_plain(&name)? else { return Ok(None) };
-        let failed = |e| LogError::file("read", &name, e);
-        let decoder = GzDecoder::new(&source.file);
-        let written_as =
-            decoder.header().and_then(|h| str::from_utf8(h.comment()?).ok()?.strip_prefix("inode ")?.parse().ok());
-        drop(decoder);
-        source.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        source.inode = written_as.unwrap_or(source.inode);
-        source.compressed = true;
-        Ok(Some(source))
-    }
-
-    fn open_plain(&self, name: &str) -> Result<Option<Source>, LogError> {
+    fn open(&self, name: &str) -> Result<Option<Source>, LogError> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
-            Ok(fd) => {
-                let file = File::from(fd);
-                let inode = file.metadata().map_err(|e| LogError::file("stat", name, e))?.ino();
-                Ok(Some(Source { file, inode, end: None, compressed: false, name: name.to_owned() }))
-            }
-            Err(Errno::NOENT) => Ok(None),
-            Err(e) => Err(LogError::file("open", name, e)),
+        let mut file = match rustix::fs::openat(&self.dir, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(LogError::file("open", name, e)),
+        };
+        let failed = |e| LogError::file("read", name, e);
+        let stored_as = file.metadata().map_err(failed)?.ino();
+        let compressed = name.ends_with(".gz");
+        let mut inode = stored_as;
+        if compressed {
+            let decoder = GzDecoder::new(&file);
+            let comment = decoder.header().and_then(|h| str::from_utf8(h.comment()?).ok());
+            inode = comment.and_then(|c| c.strip_prefix("inode ")?.parse().ok()).unwrap_or(inode);
+            file.seek(SeekFrom::Start(0)).map_err(failed)?;
         }
+        Ok(Some(Source { file, inode, stored_as, end: None, compressed, name: name.to_owned() }))
     }
 }
