@@ -107,7 +107,7 @@ impl Snapshotter for Overlay {
         // The kernel refuses a layer that was mounted volatile before, because it may have lost writes in a crash;
         // after a plain stop and start nothing was lost (overlayfs.rst, "Volatile mount").
         let mark = self.numbered.path(snapshot.number).join("work/work/incompat/volatile");
-        match fs::remove_dir(&mark) {
+        match fs::remove_dir_all(&mark) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &mark, e)),
             _ => {}
         }

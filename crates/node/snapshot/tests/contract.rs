@@ -57,7 +57,7 @@ impl Stage {
         fs::create_dir_all(&root).expect("mount point");
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| {
-                rustix_unshare();
+                leave_host_mounts();
                 for m in &mounts {
                     if m.kind == "bind" {
                         mount(&m.source, &root, "", MountFlags::BIND, None).expect("bind mount");
@@ -76,8 +76,8 @@ impl Stage {
 }
 
 /// Gives this thread a mount namespace from which nothing reaches the host.
-fn rustix_unshare() {
-    wharf_sys::namespace::unshare_mounts().expect("unshare");
+fn leave_host_mounts() {
+    wharf_sys::clone::unshare(wharf_sys::clone::flags::NEWNS).expect("unshare");
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private).expect("private mounts");
 }
