@@ -1,3 +1,5 @@
+//! What can go wrong with a group.
+
 use std::io;
 use std::path::PathBuf;
 
@@ -18,7 +20,7 @@ pub enum CgroupError {
     #[error("cgroup controller {controller} is not available on this host, {file} cannot be set")]
     NoController {
         /// The controller's name.
-        controller: &'static str,
+        controller: String,
         /// The file that would have been written.
         file: String,
     },
@@ -72,6 +74,24 @@ pub enum CgroupError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The group exists and has processes.
+    #[error("container's cgroup is not empty: {processes} process(es) found in {path}")]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+        /// How many there are.
+        processes: usize,
+    },
+    /// A limit is below what is in use.
+    #[error("unable to set memory limit to {limit} (current usage: {usage}, peak usage: {peak})")]
+    MemoryInUse {
+        /// The limit in bytes that was asked for.
+        limit: String,
+        /// Bytes in use now.
+        usage: u64,
+        /// Most bytes ever in use.
+        peak: u64,
+    },
     /// A value can not be right on any host.
     #[error("{what} {value:?} is invalid")]
     Value {
@@ -101,8 +121,8 @@ pub enum CgroupError {
 impl HasKind for CgroupError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Value { .. } => Kind::Invalid,
-            Self::NoController { .. } => Kind::Invalid,
+            Self::Value { .. } | Self::NoController { .. } => Kind::Invalid,
+            Self::Occupied { .. } | Self::MemoryInUse { .. } => Kind::Conflict,
             Self::Freeze { .. } => Kind::Deadline,
             Self::Detect { source, .. }
             | Self::Write { source, .. }

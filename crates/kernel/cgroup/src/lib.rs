@@ -4,9 +4,9 @@
 //! let layout = Layout::detect()?;                                   // once per process
 //! let group = Cgroup::create(&layout, "/docker/<id>", &resources)?; // folders made, limits set, nobody in it
 //! let entrance = group.entrance()?;                                 // descriptors, opened before clone3
-//! clone3(CLONE_INTO_CGROUP, entrance.clone_target())                // where there is a v2 hierarchy
+//! clone3(CLONE_INTO_CGROUP, entrance.clone_target())                // where the host has a v2 hierarchy
 //! // in the child, before anything runs:
-//! entrance.enter()?; unshare(CLONE_NEWCGROUP)                       // in this order: the namespace's root is where it is made
+//! entrance.enter(cloned_into)?; unshare(CLONE_NEWCGROUP)                       // in this order: the namespace's root is where it is made
 //! let watch = group.watch_oom()?;
 //! group.kill_all()?; group.delete(deadline)?;
 //! ```
@@ -14,11 +14,16 @@
 //! The cgroup namespace must be made by unshare(2) after [`Entrance::enter`]: clone3's `CLONE_NEWCGROUP` takes the *parent's*
 //! group as root, even together with `CLONE_INTO_CGROUP` (`copy_cgroup_ns` runs before the child is moved).
 
+mod devices;
 mod error;
+mod file;
+mod freezer;
 mod group;
 mod layout;
 mod oom;
+mod setting;
 mod stats;
+mod stats_read;
 
 pub use error::CgroupError;
 pub use group::{Cgroup, Entrance};

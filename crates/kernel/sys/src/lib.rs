@@ -3,6 +3,7 @@
 //! One module a topic, each a thin and safe door: what it returns is the kernel's answer as [`std::io::Error`] or as
 //! rustix's `Errno`. No decisions are made here, except falling back where an old kernel lacks a call.
 
+pub mod bpf;
 pub mod clone;
 pub mod descriptor;
 pub mod exec;
