@@ -1,11 +1,28 @@
-//! Extracting a layer into a directory.
+//! Extracting an archive into a directory.
+//!
+//! Each entry's parent is opened beneath the root (links in it are followed there and nowhere else), and the entry is
+//! made in it by its last name alone, never over something that exists. So no name, link or race in an archive
+//! reaches outside the directory.
 
-use std::io::Read;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::collections::HashSet;
+use std::ffi::{CString, OsStr, OsString};
+use std::io::{self, BufRead};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
-use crate::ArchiveError;
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
+    fsetxattr, fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+    utimensat,
+};
+use rustix::io::{Errno, pwrite, write};
 
-/// What to do with `.wh.` entries (image-spec, layer.md).
+use crate::header::{Entry, EntryKind, Reader};
+use crate::pax::Time;
+use crate::{ArchiveError, Root, remove_tree};
+
+/// What to do with `.wh.` entries (image-spec, layer.md, "Whiteouts").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whiteouts {
     /// Write them as overlayfs has them: character device 0:0, `trusted.overlay.opaque`.
@@ -25,17 +42,464 @@ pub struct Extracted {
     pub bytes: u64,
 }
 
+const WHITEOUT: &[u8] = b".wh.";
+const WHITEOUT_META: &[u8] = b".wh..wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
 /// Extracts an uncompressed tar stream beneath `root`, with owners, modes, times, extended attributes, devices and
 /// hard links. Missing parent directories take their attributes from `parents` (layers below, nearest first).
+/// Attributes `trusted.*` are left out: overlayfs keeps its own there, and an image must not write them.
+///
+/// The stream is read to the archive's end; what follows in it is left.
 ///
 /// # Errors
 /// See [`ArchiveError`]. What was extracted before the error stays.
 pub fn extract(
-    stream: &mut dyn Read,
-    root: BorrowedFd<'_>,
+    stream: &mut dyn BufRead,
+    root: OwnedFd,
     parents: &[OwnedFd],
     whiteouts: Whiteouts,
 ) -> Result<Extracted, ArchiveError> {
-    let _ = (stream, root, parents, whiteouts);
-    unimplemented!()
+    let parents = parents.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Root::new));
+    let parents = parents.collect::<Result<_, _>>().map_err(|e| ArchiveError::Read(e.into()))?;
+    let mut extractor = Extractor {
+        root: Root::new(root),
+        parents,
+        whiteouts,
+        umask: umask(),
+        owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        // In a directory that was there before, any folder may have the bit.
+        inherits_group: whiteouts != Whiteouts::Overlay,
+        last: None,
+        folders: Vec::new(),
+        made: HashSet::new(),
+        done: Extracted::default(),
+    };
+    let mut reader = Reader::new(stream);
+    while let Some(entry) = reader.entry()? {
+        extractor.take(&entry, &mut reader)?;
+    }
+    extractor.finish()
+}
+
+/// The mask that the kernel takes from the mode of what this process makes.
+fn umask() -> u32 {
+    // Reading it by umask(2) would change it for other threads for a moment.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    // Unknown means that every mode is set explicitly.
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o7777)
+}
+
+struct Extractor {
+    root: Root,
+    parents: Vec<Root>,
+    whiteouts: Whiteouts,
+    umask: u32,
+    owner: (u32, u32),
+    /// Whether a directory with the set-gid bit was made: files in it get its group, not ours.
+    inherits_group: bool,
+    /// The directory of the last entry, because the next one is mostly in it too.
+    last: Option<(PathBuf, OwnedFd)>,
+    /// Times of directories, set at the end because filling a directory changes them.
+    folders: Vec<(PathBuf, Timestamps)>,
+    /// What this archive made, with [`Whiteouts::Apply`].
+    made: HashSet<PathBuf>,
+    done: Extracted,
+}
+
+/// An entry's place: its directory, opened, and its name there.
+struct Place {
+    folder: PathBuf,
+    name: OsString,
+}
+
+impl Place {
+    fn path(&self) -> PathBuf {
+        self.folder.join(&self.name)
+    }
+}
+
+impl Extractor {
+    fn take(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<(), ArchiveError> {
+        self.done.entries += 1;
+        let Some(place) = place(&entry.name)? else { return self.take_root(entry) };
+        self.enter(&place.folder).map_err(|e| failed("open the folder of", entry, e))?;
+        if self.whiteouts != Whiteouts::Keep && place.name.as_bytes().starts_with(WHITEOUT) {
+            return self.whiteout(&place, entry);
+        }
+        match entry.kind {
+            EntryKind::Directory => self.directory(&place, entry)?,
+            EntryKind::File => self.file(&place, entry, reader)?,
+            EntryKind::HardLink => self.hard_link(&place, entry)?,
+            EntryKind::Symlink | EntryKind::Character | EntryKind::Block | EntryKind::Fifo => {
+                self.special(&place, entry)?;
+            }
+        }
+        if self.whiteouts == Whiteouts::Apply {
+            self.remember(&place);
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, place: &Place) {
+        self.made.insert(place.path());
+        let mut folder = place.folder.as_path();
+        while !folder.as_os_str().is_empty() && self.made.insert(folder.to_owned()) {
+            folder = folder.parent().unwrap_or(Path::new(""));
+        }
+    }
+
+    /// The entry `./` carries the attributes of the root itself.
+    fn take_root(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
+        if entry.kind != EntryKind::Directory {
+            return Err(invalid(entry, "only a directory can stand for the root"));
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let fd = self.root.open(Path::new("."), flags, Mode::empty()).map_err(|e| failed("open", entry, e))?;
+        self.attributes(&fd, entry, None).map_err(|e| failed("set attributes of", entry, e))?;
+        self.inherits_group |= entry.mode & 0o2000 != 0;
+        self.folders.push((PathBuf::from("."), timestamps(entry)));
+        Ok(())
+    }
+
+    /// Opens the directory of the next entry into `last`, making what is missing.
+    fn enter(&mut self, folder: &Path) -> io::Result<()> {
+        if self.last.as_ref().is_some_and(|(path, _)| path == folder) {
+            return Ok(());
+        }
+        let fd = match self.root.directory(folder) {
+            Ok(fd) => fd,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.make_folders(folder)?;
+                self.root.directory(folder)?
+            }
+            Err(e) => return Err(e),
+        };
+        self.last = Some((folder.to_owned(), fd));
+        Ok(())
+    }
+
+    fn folder(&self) -> io::Result<BorrowedFd<'_>> {
+        self.last.as_ref().map(|(_, fd)| fd.as_fd()).ok_or_else(|| Errno::BADF.into())
+    }
+
+    /// Makes the missing directories of a path, like those of the layers below where they have them.
+    fn make_folders(&mut self, folder: &Path) -> io::Result<()> {
+        let mut path = PathBuf::new();
+        let mut parent = self.root.directory(Path::new(""))?;
+        for part in folder {
+            path.push(part);
+            parent = match self.root.directory(&path) {
+                Ok(fd) => fd,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    // EEXIST is a link to nowhere: opening it again gives the error that says so.
+                    match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
+                        Ok(()) => self.like_below(&path)?,
+                        Err(Errno::EXIST) => {}
+                        Err(e) => return Err(e.into()),
+                    }
+                    self.root.directory(&path)?
+                }
+                Err(e) => return Err(e),
+            };
+        }
+        Ok(())
+    }
+
+    fn like_below(&mut self, path: &Path) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o755);
+        let made = self.root.open(path, flags, Mode::empty())?;
+        fchmod(&made, mode)?;
+        for below in &self.parents {
+            let Ok(fd) = below.open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) else {
+                continue;
+            };
+            let like: Stat = fstat(fd)?;
+            fchown(&made, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
+            fchmod(&made, Mode::from_raw_mode(like.st_mode & 0o7777))?;
+            self.inherits_group |= like.st_mode & 0o2000 != 0;
+            break;
+        }
+        Ok(())
+    }
+
+    fn directory(&mut self, place: &Place, entry: &Entry) -> Result<(), ArchiveError> {
+        let mode = Mode::from_raw_mode(entry.mode & 0o777 | 0o700);
+        let parent = self.folder().map_err(|e| failed("make", entry, e))?;
+        let mut fresh = true;
+        let mut made = mkdirat(parent, &place.name, mode);
+        if made == Err(Errno::EXIST) {
+            let stat = statat(parent, &place.name, AtFlags::SYMLINK_NOFOLLOW);
+            let stat = stat.map_err(|e| failed("look at", entry, e.into()))?;
+            fresh = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+            made = Ok(());
+            if fresh {
+                self.clear(place).map_err(|e| failed("replace", entry, e))?;
+                let parent = self.folder().map_err(|e| failed("make", entry, e))?;
+                made = mkdirat(parent, &place.name, mode);
+            }
+        }
+        made.map_err(|e| failed("make", entry, e.into()))?;
+        let parent = self.folder().map_err(|e| failed("open", entry, e))?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(parent, &place.name, flags, Mode::empty()).map_err(|e| failed("open", entry, e.into()))?;
+        let created = fresh.then_some(entry.mode & 0o777 | 0o700);
+        self.attributes(&fd, entry, created).map_err(|e| failed("set attributes of", entry, e))?;
+        self.inherits_group |= entry.mode & 0o2000 != 0;
+        let path = place.path();
+        self.folders.push((path.clone(), timestamps(entry)));
+        self.last = Some((path, fd));
+        Ok(())
+    }
+
+    fn file(&mut self, place: &Place, entry: &Entry, reader: &mut Reader<'_>) -> Result<(), ArchiveError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let fd = self.create(place, entry, |folder, name| openat(folder, name, flags, mode))?;
+        match &entry.sparse {
+            None => copy(reader, &fd, entry)?,
+            Some(sparse) => {
+                ftruncate(&fd, sparse.real).map_err(|e| failed("write", entry, e.into()))?;
+                for chunk in &sparse.map {
+                    copy_at(reader, &fd, chunk.offset, chunk.length, entry)?;
+                }
+            }
+        }
+        self.done.bytes += entry.stored;
+        self.attributes(&fd, entry, Some(entry.mode & 0o777)).map_err(|e| failed("set attributes of", entry, e))?;
+        futimens(&fd, &timestamps(entry)).map_err(|e| failed("set times of", entry, e.into()))
+    }
+
+    fn hard_link(&mut self, place: &Place, entry: &Entry) -> Result<(), ArchiveError> {
+        let target = self::place(&entry.link).map_err(|_| invalid(entry, "its link target leaves the root"))?;
+        let target = target.ok_or_else(|| invalid(entry, "its link target is the root"))?;
+        let from = self.root.directory(&target.folder).map_err(|e| failed("link", entry, e))?;
+        if target.path() == place.path() {
+            // Replacing the entry by a link to itself would lose it.
+            return Ok(());
+        }
+        self.create(place, entry, |folder, name| linkat(&from, &target.name, folder, name, AtFlags::empty()))
+    }
+
+    fn special(&mut self, place: &Place, entry: &Entry) -> Result<(), ArchiveError> {
+        let mode = Mode::from_raw_mode(entry.mode & 0o777);
+        let device = makedev(entry.device.0, entry.device.1);
+        let link =
+            CString::new(entry.link.as_slice()).map_err(|_| invalid(entry, "its link target has a zero byte"))?;
+        self.create(place, entry, |folder, name| match entry.kind {
+            EntryKind::Symlink => symlinkat(link.as_c_str(), folder, name),
+            EntryKind::Character => mknodat(folder, name, FileType::CharacterDevice, mode, device),
+            EntryKind::Block => mknodat(folder, name, FileType::BlockDevice, mode, device),
+            _ => mknodat(folder, name, FileType::Fifo, mode, 0),
+        })?;
+        self.special_attributes(place, entry).map_err(|e| failed("set attributes of", entry, e))
+    }
+
+    /// Attributes of what is better not opened. The name cannot have become something else: nobody but this thread
+    /// knows the directory.
+    fn special_attributes(&self, place: &Place, entry: &Entry) -> io::Result<()> {
+        let folder = self.folder()?;
+        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        if self.must_chown(entry) {
+            let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+            chownat(folder, &place.name, Some(uid), Some(gid), nofollow)?;
+        }
+        if entry.kind != EntryKind::Symlink && (entry.mode & (self.umask | 0o7000) != 0 || self.must_chown(entry)) {
+            // chmod follows links, and this is none: it was made a moment ago as something else.
+            rustix::fs::chmodat(folder, &place.name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
+        }
+        if !entry.xattrs.is_empty() {
+            let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(&place.name);
+            for (name, value) in kept(&entry.xattrs) {
+                tolerate(lsetxattr(&path, name, value, XattrFlags::empty()))?;
+            }
+        }
+        Ok(utimensat(folder, &place.name, &timestamps(entry), nofollow)?)
+    }
+
+    /// Makes an entry; what stands in its place is removed first.
+    fn create<T>(
+        &mut self,
+        place: &Place,
+        entry: &Entry,
+        make: impl Fn(BorrowedFd<'_>, &OsStr) -> Result<T, Errno>,
+    ) -> Result<T, ArchiveError> {
+        let folder = self.folder().map_err(|e| failed("make", entry, e))?;
+        match make(folder, &place.name) {
+            Err(Errno::EXIST) => {
+                self.clear(place).map_err(|e| failed("replace", entry, e))?;
+                let folder = self.folder().map_err(|e| failed("make", entry, e))?;
+                make(folder, &place.name).map_err(|e| failed("make", entry, e.into()))
+            }
+            other => other.map_err(|e| failed("make", entry, e.into())),
+        }
+    }
+
+    /// Removes what stands at a place. The open directory may be what a removed link led to, so it is opened anew.
+    fn clear(&mut self, place: &Place) -> io::Result<()> {
+        let folder = self.folder()?;
+        remove_tree(folder, &place.name)?;
+        self.last = None;
+        self.enter(&place.folder)
+    }
+
+    fn must_chown(&self, entry: &Entry) -> bool {
+        self.inherits_group || (entry.uid, entry.gid) != self.owner
+    }
+
+    /// Sets owner, mode and attributes. `created` is the mode with which the entry was just made, if it was.
+    fn attributes(&self, fd: &OwnedFd, entry: &Entry, created: Option<u32>) -> io::Result<()> {
+        let chown = created.is_none() || self.must_chown(entry);
+        if chown {
+            fchown(fd, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        }
+        // After chown, which clears the set-id bits. What the kernel gave already is not set again.
+        if chown || created != Some(entry.mode) || entry.mode & self.umask != 0 {
+            fchmod(fd, Mode::from_raw_mode(entry.mode))?;
+        }
+        for (name, value) in kept(&entry.xattrs) {
+            tolerate(fsetxattr(fd, name, value, XattrFlags::empty()))?;
+        }
+        Ok(())
+    }
+
+    fn whiteout(&mut self, place: &Place, entry: &Entry) -> Result<(), ArchiveError> {
+        let name = place.name.as_bytes();
+        if name == OPAQUE {
+            return self.opaque(place).map_err(|e| failed("whiten", entry, e));
+        }
+        if name.starts_with(WHITEOUT_META) {
+            // AUFS' own bookkeeping.
+            return Ok(());
+        }
+        let hidden = OsStr::from_bytes(&name[WHITEOUT.len()..]);
+        if matches!(hidden.as_bytes(), b"" | b"." | b"..") {
+            return Err(invalid(entry, "a whiteout must name an entry"));
+        }
+        let folder = self.folder().map_err(|e| failed("whiten", entry, e))?;
+        if self.whiteouts == Whiteouts::Apply {
+            let path = place.folder.join(hidden);
+            if !self.made.contains(&path) {
+                remove_tree(folder, hidden).map_err(|e| failed("whiten", entry, e))?;
+                self.last = None;
+            }
+            return Ok(());
+        }
+        match mknodat(folder, hidden, FileType::CharacterDevice, Mode::empty(), 0) {
+            // What the same layer has is not what it hides.
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(e) => Err(failed("whiten", entry, e.into())),
+        }
+    }
+
+    fn opaque(&mut self, place: &Place) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let folder = self.root.open(&place.folder, flags, Mode::empty())?;
+        if self.whiteouts == Whiteouts::Overlay {
+            return Ok(fsetxattr(&folder, "trusted.overlay.opaque", b"y", XattrFlags::empty())?);
+        }
+        for child in Dir::read_from(&folder)? {
+            let child = child?;
+            let name = OsStr::from_bytes(child.file_name().to_bytes());
+            if !matches!(name.as_bytes(), b"." | b"..") && !self.made.contains(&place.folder.join(name)) {
+                remove_tree(folder.as_fd(), name)?;
+            }
+        }
+        self.last = None;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Extracted, ArchiveError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        for (path, times) in self.folders.iter().rev() {
+            // A later entry may have replaced the directory.
+            let Ok(fd) = self.root.open(path, flags, Mode::empty()) else { continue };
+            futimens(&fd, times).map_err(|e| ArchiveError::Entry {
+                action: "set times of",
+                path: path.display().to_string(),
+                source: e.into(),
+            })?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// Attributes that an archive may set.
+fn kept(xattrs: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = (&OsStr, &[u8])> {
+    let allowed = |name: &[u8]| !name.starts_with(b"trusted.");
+    xattrs.iter().filter(move |(name, _)| allowed(name)).map(|(name, value)| (OsStr::from_bytes(name), &value[..]))
+}
+
+/// Attributes that the file system or a security module does not know are left out, as Docker does.
+fn tolerate(outcome: Result<(), Errno>) -> io::Result<()> {
+    match outcome {
+        Err(Errno::OPNOTSUPP | Errno::PERM | Errno::INVAL) | Ok(()) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Cleans an entry's name lexically; `None` for the root itself.
+fn place(name: &[u8]) -> Result<Option<Place>, ArchiveError> {
+    let wrong = |why| ArchiveError::Path { path: shown(name), why };
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in name.split(|b| *b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop().ok_or_else(|| wrong("it leaves the root"))?;
+            }
+            part => parts.push(part),
+        }
+    }
+    let Some(last) = parts.pop() else { return Ok(None) };
+    let folder = PathBuf::from(OsString::from_vec(parts.join(&b'/')));
+    Ok(Some(Place { folder, name: OsString::from_vec(last.to_vec()) }))
+}
+
+fn timestamps(entry: &Entry) -> Timestamps {
+    let time = |t: Time| Timespec { tv_sec: t.seconds, tv_nsec: i64::from(t.nanoseconds) };
+    Timestamps { last_access: time(entry.accessed.unwrap_or(entry.modified)), last_modification: time(entry.modified) }
+}
+
+fn copy(reader: &mut Reader<'_>, fd: &OwnedFd, entry: &Entry) -> Result<(), ArchiveError> {
+    loop {
+        let piece = reader.data()?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let n = write(fd, piece).map_err(|e| failed("write", entry, e.into()))?;
+        reader.consume(n);
+    }
+}
+
+fn copy_at(
+    reader: &mut Reader<'_>,
+    fd: &OwnedFd,
+    mut offset: u64,
+    mut length: u64,
+    entry: &Entry,
+) -> Result<(), ArchiveError> {
+    while length > 0 {
+        let piece = reader.data()?;
+        let piece = &piece[..piece.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
+        let n = pwrite(fd, piece, offset).map_err(|e| failed("write", entry, e.into()))?;
+        reader.consume(n);
+        offset += n as u64;
+        length -= n as u64;
+    }
+    Ok(())
+}
+
+fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(200).collect()
+}
+
+fn invalid(entry: &Entry, why: &'static str) -> ArchiveError {
+    ArchiveError::Path { path: shown(&entry.name), why }
+}
+
+fn failed(action: &'static str, entry: &Entry, source: io::Error) -> ArchiveError {
+    ArchiveError::Entry { action, path: shown(&entry.name), source }
 }

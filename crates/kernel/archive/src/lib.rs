@@ -3,17 +3,21 @@
 //! Archives are hostile input. Names are bounded, never resolved by the host's root, never followed out of the tree;
 //! compression is undone in-process by formats named here and by no helper program.
 
-#![allow(clippy::unimplemented)]
-
 mod compression;
 mod error;
 mod extract;
 mod header;
 mod pack;
+mod pax;
+mod remove;
 mod root;
+mod sparse;
 
 pub use compression::{Compression, Decoder, Peeked};
 pub use error::ArchiveError;
 pub use extract::{Extracted, Whiteouts, extract};
-pub use pack::pack;
+pub use header::{Entry, EntryKind, Reader};
+pub use pack::{Writer, pack};
+pub use pax::Time;
+pub use remove::remove_tree;
 pub use root::Root;

@@ -1,16 +1,339 @@
-//! Writing a directory tree as a tar stream.
+//! Writing tar: pax headers where ustar's fields are too small, and whole trees below a descriptor.
 
-use std::io::Write;
-use std::os::fd::BorrowedFd;
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, major, minor, openat, readlinkat, statat,
+};
+use rustix::io::Errno;
 
 use crate::ArchiveError;
+use crate::header::{BLOCK, Entry, EntryKind};
+use crate::pax::Time;
 
-/// Writes the tree below `root` as a pax tar stream, entries sorted by name, with owners, modes, times, extended
-/// attributes, devices and hard links. Sockets are left out, as Docker does.
+/// Bytes of an extended attribute's value and of a list of names (Linux, `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
+const XATTR_LIMIT: usize = 1 << 16;
+
+/// Writes entries to a stream.
+pub struct Writer<'a> {
+    out: &'a mut dyn Write,
+}
+
+impl<'a> Writer<'a> {
+    /// Writes to this stream.
+    pub fn new(out: &'a mut dyn Write) -> Self {
+        Self { out }
+    }
+
+    /// Writes an entry with its data, of which exactly `entry.size` bytes must come.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Write`]; [`ArchiveError::Source`] if the data is shorter than promised.
+    pub fn entry(&mut self, entry: &Entry, data: &mut dyn Read) -> Result<(), ArchiveError> {
+        let records = pax_records(entry);
+        if !records.is_empty() {
+            let header = header(b"PaxHeaders.0/", b"", 0o644, records.len() as u64, b'x', entry);
+            self.write(&header)?;
+            self.write(&records)?;
+            self.pad(records.len() as u64)?;
+        }
+        let kind = match entry.kind {
+            EntryKind::File => b'0',
+            EntryKind::HardLink => b'1',
+            EntryKind::Symlink => b'2',
+            EntryKind::Character => b'3',
+            EntryKind::Block => b'4',
+            EntryKind::Directory => b'5',
+            EntryKind::Fifo => b'6',
+        };
+        let size = if entry.kind == EntryKind::File { entry.size } else { 0 };
+        self.write(&header(&entry.name, &entry.link, entry.mode, size, kind, entry))?;
+        if size > 0 {
+            let copied = io::copy(&mut data.take(size), &mut self.out).map_err(ArchiveError::Write)?;
+            if copied < size {
+                let path = String::from_utf8_lossy(&entry.name).into_owned();
+                return Err(ArchiveError::Source { path, source: io::ErrorKind::UnexpectedEof.into() });
+            }
+            self.pad(size)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the archive by two zero blocks.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Write`].
+    pub fn finish(self) -> Result<(), ArchiveError> {
+        self.out.write_all(&[0; 2 * BLOCK]).and_then(|()| self.out.flush()).map_err(ArchiveError::Write)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        self.out.write_all(bytes).map_err(ArchiveError::Write)
+    }
+
+    fn pad(&mut self, size: u64) -> Result<(), ArchiveError> {
+        let padding = (size.wrapping_neg() % BLOCK as u64) as usize;
+        self.write(&[0; BLOCK][..padding])
+    }
+}
+
+impl Entry {
+    /// Describes a plain file or directory, for archives that are not made from a tree.
+    pub fn plain(name: &str, kind: EntryKind, mode: u32, size: u64, modified: Time) -> Self {
+        Self {
+            name: name.as_bytes().to_vec(),
+            kind,
+            link: Vec::new(),
+            mode,
+            uid: 0,
+            gid: 0,
+            modified,
+            accessed: None,
+            stored: size,
+            size,
+            sparse: None,
+            xattrs: Vec::new(),
+            device: (0, 0),
+        }
+    }
+}
+
+const OCTAL_7: u64 = 0o7_777_777;
+const OCTAL_11: u64 = 0o77_777_777_777;
+
+fn pax_records(entry: &Entry) -> Vec<u8> {
+    let mut records = Vec::new();
+    if entry.name.len() > 100 || !entry.name.is_ascii() {
+        record(&mut records, b"path", &entry.name);
+    }
+    if entry.link.len() > 100 || !entry.link.is_ascii() {
+        record(&mut records, b"linkpath", &entry.link);
+    }
+    if entry.kind == EntryKind::File && entry.size > OCTAL_11 {
+        record(&mut records, b"size", entry.size.to_string().as_bytes());
+    }
+    for (key, id) in [(&b"uid"[..], entry.uid), (b"gid", entry.gid)] {
+        if u64::from(id) > OCTAL_7 {
+            record(&mut records, key, id.to_string().as_bytes());
+        }
+    }
+    let time = entry.modified;
+    if time.nanoseconds != 0 || !(0..=OCTAL_11 as i64).contains(&time.seconds) {
+        record(&mut records, b"mtime", decimal(time).as_bytes());
+    }
+    for (name, value) in &entry.xattrs {
+        record(&mut records, &[b"SCHILY.xattr.", name.as_slice()].concat(), value);
+    }
+    records
+}
+
+fn decimal(time: Time) -> String {
+    // Decimals count away from zero, nanoseconds always forward.
+    let (sign, seconds, nanoseconds) = match (time.seconds < 0, time.nanoseconds) {
+        (true, 0) | (false, _) => ("", time.seconds, time.nanoseconds),
+        (true, n) => ("-", -(time.seconds + 1), 1_000_000_000 - n),
+    };
+    if nanoseconds == 0 {
+        return format!("{sign}{seconds}");
+    }
+    format!("{sign}{seconds}.{nanoseconds:09}").trim_end_matches('0').to_owned()
+}
+
+/// `<length> <key>=<value>\n`, where the length counts its own digits.
+fn record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    let rest = key.len() + value.len() + 3;
+    let mut length = rest + rest.to_string().len();
+    if rest + length.to_string().len() != length {
+        length = rest + length.to_string().len();
+    }
+    records.extend_from_slice(length.to_string().as_bytes());
+    records.push(b' ');
+    records.extend_from_slice(key);
+    records.push(b'=');
+    records.extend_from_slice(value);
+    records.push(b'\n');
+}
+
+fn header(name: &[u8], link: &[u8], mode: u32, size: u64, kind: u8, entry: &Entry) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
+    // What is too long or too large stands in the pax header in front, and here cut.
+    put(0, &name[..name.len().min(100)]);
+    put(100, format!("{:07o}\0", mode & 0o7777).as_bytes());
+    put(108, format!("{:07o}\0", u64::from(entry.uid).min(OCTAL_7)).as_bytes());
+    put(116, format!("{:07o}\0", u64::from(entry.gid).min(OCTAL_7)).as_bytes());
+    put(124, format!("{:011o}\0", size.min(OCTAL_11)).as_bytes());
+    put(136, format!("{:011o}\0", entry.modified.seconds.clamp(0, OCTAL_11 as i64)).as_bytes());
+    put(148, b"        ");
+    put(156, &[kind]);
+    put(157, &link[..link.len().min(100)]);
+    put(257, b"ustar\x0000");
+    put(329, format!("{:07o}\0", u64::from(entry.device.0).min(OCTAL_7)).as_bytes());
+    put(337, format!("{:07o}\0", u64::from(entry.device.1).min(OCTAL_7)).as_bytes());
+    let sum: u64 = block.iter().map(|b| u64::from(*b)).sum();
+    block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    block
+}
+
+/// Writes the tree below `root` as a tar stream with its end, entries sorted by name, with owners, modes, times,
+/// extended attributes, devices and hard links. Sockets are left out, as Docker does.
 ///
 /// # Errors
-/// [`ArchiveError::Source`], [`ArchiveError::Write`].
+/// [`ArchiveError::Source`] (also `ENAMETOOLONG` for paths that no archive reader could make),
+/// [`ArchiveError::Write`].
 pub fn pack(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveError> {
-    let _ = (root, out);
-    unimplemented!()
+    let mut packer = Packer { writer: Writer::new(out), links: HashMap::new() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = openat(root, ".", flags, Mode::empty()).map_err(|e| unreadable(Path::new("."), e))?;
+    let mut open = vec![Folder::list(top, PathBuf::new())?];
+    while let Some(folder) = open.last_mut() {
+        let Some(name) = folder.names.pop() else {
+            open.pop();
+            continue;
+        };
+        if let Some(inner) = packer.add(folder, &name)? {
+            open.push(inner);
+        }
+    }
+    packer.writer.finish()
+}
+
+struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// In reverse order.
+    names: Vec<Vec<u8>>,
+}
+
+impl Folder {
+    fn list(fd: OwnedFd, path: PathBuf) -> Result<Self, ArchiveError> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&fd).map_err(|e| unreadable(&path, e))? {
+            let name = entry.map_err(|e| unreadable(&path, e))?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        names.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(Self { fd, path, names })
+    }
+}
+
+struct Packer<'a> {
+    writer: Writer<'a>,
+    /// Where a file with several names was written first.
+    links: HashMap<(u64, u64), Vec<u8>>,
+}
+
+impl Packer<'_> {
+    /// Writes one entry; a directory is returned to be gone through next.
+    fn add(&mut self, folder: &Folder, name: &[u8]) -> Result<Option<Folder>, ArchiveError> {
+        let path = folder.path.join(OsStr::from_bytes(name));
+        if path.as_os_str().len() >= 4096 {
+            return Err(unreadable(&path, Errno::NAMETOOLONG));
+        }
+        let fd = folder.fd.as_fd();
+        let stat = statat(fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| unreadable(&path, e))?;
+        let Some(mut entry) = describe(&path, &stat) else { return Ok(None) };
+        if entry.kind != EntryKind::Directory && stat.st_nlink > 1 {
+            let id = (stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&id) {
+                (entry.kind, entry.link) = (EntryKind::HardLink, first.clone());
+                self.writer.entry(&entry, &mut io::empty())?;
+                return Ok(None);
+            }
+            self.links.insert(id, entry.name.clone());
+        }
+        entry.xattrs = attributes(fd, name).map_err(|e| unreadable(&path, e))?;
+        match entry.kind {
+            EntryKind::Symlink => {
+                let target = readlinkat(fd, OsStr::from_bytes(name), Vec::new()).map_err(|e| unreadable(&path, e))?;
+                entry.link = target.into_bytes();
+                self.writer.entry(&entry, &mut io::empty())?;
+            }
+            EntryKind::File => {
+                let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                let file =
+                    openat(fd, OsStr::from_bytes(name), flags, Mode::empty()).map_err(|e| unreadable(&path, e))?;
+                self.writer.entry(&entry, &mut std::fs::File::from(file))?;
+            }
+            EntryKind::Directory => {
+                self.writer.entry(&entry, &mut io::empty())?;
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inner =
+                    openat(fd, OsStr::from_bytes(name), flags, Mode::empty()).map_err(|e| unreadable(&path, e))?;
+                return Folder::list(inner, path).map(Some);
+            }
+            _ => self.writer.entry(&entry, &mut io::empty())?,
+        }
+        Ok(None)
+    }
+}
+
+/// The entry of a file; `None` for sockets, which archives cannot hold.
+fn describe(path: &Path, stat: &Stat) -> Option<Entry> {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => EntryKind::File,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Symlink,
+        FileType::CharacterDevice => EntryKind::Character,
+        FileType::BlockDevice => EntryKind::Block,
+        FileType::Fifo => EntryKind::Fifo,
+        FileType::Socket | FileType::Unknown => return None,
+    };
+    let mut name = path.as_os_str().as_bytes().to_vec();
+    if kind == EntryKind::Directory {
+        name.push(b'/');
+    }
+    let size = if kind == EntryKind::File { stat.st_size.cast_unsigned() } else { 0 };
+    let device = matches!(kind, EntryKind::Character | EntryKind::Block);
+    Some(Entry {
+        name,
+        kind,
+        link: Vec::new(),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        modified: Time { seconds: stat.st_mtime, nanoseconds: stat.st_mtime_nsec as u32 },
+        accessed: None,
+        stored: size,
+        size,
+        sparse: None,
+        xattrs: Vec::new(),
+        device: if device { (major(stat.st_rdev), minor(stat.st_rdev)) } else { (0, 0) },
+    })
+}
+
+/// The extended attributes that belong to the content: capabilities and the user's own.
+fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    // There is no llistxattrat before Linux 6.13; through /proc the name is looked up in the open directory.
+    let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name));
+    let mut names = vec![0u8; 256];
+    let n = loop {
+        match llistxattr(&path, &mut names) {
+            Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            Ok(n) => break n,
+            Err(Errno::RANGE) if names.len() < XATTR_LIMIT => names.resize(XATTR_LIMIT, 0),
+            Err(e) => return Err(e),
+        }
+    };
+    let mut found = Vec::new();
+    for name in
+        names[..n].split(|b| *b == 0).filter(|name| name.starts_with(b"user.") || *name == b"security.capability")
+    {
+        let mut value = vec![0u8; XATTR_LIMIT];
+        let n = lgetxattr(&path, OsStr::from_bytes(name), &mut value)?;
+        value.truncate(n);
+        found.push((name.to_vec(), value));
+    }
+    Ok(found)
+}
+
+fn unreadable(path: &Path, e: Errno) -> ArchiveError {
+    ArchiveError::Source { path: path.display().to_string(), source: e.into() }
 }

@@ -11,8 +11,6 @@
 //!
 //! Numbers are never reused while a daemon runs and no name from outside ever becomes a path.
 
-#![allow(clippy::unimplemented)]
-
 mod directory;
 mod error;
 mod overlay;

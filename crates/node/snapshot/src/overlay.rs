@@ -1,54 +1,153 @@
-//! The overlayfs driver.
+//! Layers by overlayfs (Documentation/filesystems/overlayfs.rst): a snapshot's own directory above those below it.
 
 use std::collections::HashSet;
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
+use wharf_archive::Whiteouts;
 use wharf_types::Mount;
 
+use crate::directory::{Numbered, committed, failed, prepared};
 use crate::{Snapshot, SnapshotError, Snapshotter, Target, Trash, Usage};
 
+const NAME: &str = "overlayfs";
+
 /// The overlayfs driver.
-pub struct Overlay;
+pub struct Overlay {
+    numbered: Numbered,
+    /// Options that hold for every mount: features that would make layers unusable to others, switched off where the
+    /// module has them at all.
+    fixed: Vec<String>,
+}
 
 impl Overlay {
-    /// Opens the driver below the data root.
+    /// Opens the driver below the data root and tries a mount, which nobody gets to see, to know that it works.
     ///
     /// # Errors
-    /// [`SnapshotError`].
+    /// [`SnapshotError::Unsupported`], [`SnapshotError::DataRoot`], [`SnapshotError::Directory`].
     pub fn open(data_root: &Path, trash: Arc<Trash>) -> Result<Self, SnapshotError> {
-        let _ = (data_root, trash);
-        unimplemented!()
+        let numbered = Numbered::open(data_root, "overlay", trash)?;
+        let overlay = Self { numbered, fixed: fixed_options() };
+        let lower = overlay.prepare(None)?;
+        let lower = overlay.commit(lower)?;
+        let upper = overlay.prepare(Some(&lower))?;
+        let tried = overlay.probe(&upper);
+        overlay.remove(&upper)?;
+        overlay.remove(&lower)?;
+        match tried {
+            Ok(()) => Ok(overlay),
+            Err(e) => {
+                let path = overlay.numbered.folder().to_owned();
+                Err(SnapshotError::Unsupported { driver: NAME, path, source: e.into() })
+            }
+        }
     }
+
+    /// Makes the file system of a mount without mounting it anywhere.
+    fn probe(&self, snapshot: &Snapshot) -> Result<(), Errno> {
+        let context = fsopen(NAME_IN_KERNEL, FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for option in self.options(snapshot) {
+            let (key, value) = option.split_once('=').unwrap_or((&option, ""));
+            fsconfig_set_string(&context, key, value)?;
+        }
+        fsconfig_create(&context)
+    }
+
+    fn options(&self, snapshot: &Snapshot) -> Vec<String> {
+        let content = |number: &u64| self.numbered.content(*number).display().to_string();
+        let mut options = self.fixed.clone();
+        options.push(format!("workdir={}", self.numbered.path(snapshot.number).join("work").display()));
+        options.push(format!("upperdir={}", content(&snapshot.number)));
+        options.push(format!("lowerdir={}", snapshot.lowers.iter().map(content).collect::<Vec<_>>().join(":")));
+        options
+    }
+}
+
+const NAME_IN_KERNEL: &str = "overlay";
+
+/// `index` and `metacopy` would write attributes into the upper layer that make it wrong to copy or to mount
+/// elsewhere. Modules without a parameter do not know the option either.
+fn fixed_options() -> Vec<String> {
+    let parameters = Path::new("/sys/module/overlay/parameters");
+    let known = ["index", "metacopy"].iter().filter(|name| parameters.join(name).exists());
+    known.map(|name| format!("{name}=off")).collect()
 }
 
 impl Snapshotter for Overlay {
     fn name(&self) -> &'static str {
-        "overlayfs"
+        NAME
     }
-    fn prepare(&self, _: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
-        unimplemented!()
+
+    fn prepare(&self, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+        let mut lowers = Vec::new();
+        if let Some(parent) = parent {
+            committed(parent)?;
+            lowers.push(parent.number);
+            lowers.extend(&parent.lowers);
+        }
+        let number = self.numbered.make(&[("fs", 0o755), ("work", 0o711)])?;
+        self.numbered.dress(number, parent)?;
+        Ok(Snapshot { number, lowers, writable: true })
     }
-    fn mounts(&self, _: &Snapshot, _: bool) -> Result<Vec<Mount>, SnapshotError> {
-        unimplemented!()
+
+    fn mounts(&self, snapshot: &Snapshot, volatile: bool) -> Result<Vec<Mount>, SnapshotError> {
+        prepared(snapshot)?;
+        if snapshot.lowers.is_empty() {
+            // overlayfs needs a lower layer; without one the directory itself is the root.
+            let source = self.numbered.content(snapshot.number).display().to_string();
+            let options = vec!["rbind".to_owned(), "rw".to_owned()];
+            return Ok(vec![Mount { kind: "bind".to_owned(), source, target: String::new(), options }]);
+        }
+        let mut options = self.options(snapshot);
+        // The kernel refuses a layer that was mounted volatile before, because it may have lost writes in a crash;
+        // after a plain stop and start nothing was lost (overlayfs.rst, "Volatile mount").
+        let mark = self.numbered.path(snapshot.number).join("work/work/incompat/volatile");
+        match fs::remove_dir_all(&mark) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &mark, e)),
+            _ => {}
+        }
+        if volatile {
+            options.push("volatile".to_owned());
+        }
+        let kind = NAME_IN_KERNEL.to_owned();
+        Ok(vec![Mount { source: kind.clone(), kind, target: String::new(), options }])
     }
-    fn target(&self, _: &Snapshot) -> Result<Target, SnapshotError> {
-        unimplemented!()
+
+    fn target(&self, snapshot: &Snapshot) -> Result<Target, SnapshotError> {
+        prepared(snapshot)?;
+        let root = self.numbered.open_content(snapshot.number)?;
+        let parents = snapshot.lowers.iter().map(|lower| self.numbered.open_content(*lower));
+        Ok(Target { root, parents: parents.collect::<Result<_, _>>()?, whiteouts: Whiteouts::Overlay })
     }
-    fn layer(&self, _: &Snapshot) -> Result<OwnedFd, SnapshotError> {
-        unimplemented!()
+
+    fn layer(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError> {
+        self.numbered.open_content(snapshot.number)
     }
-    fn commit(&self, _: Snapshot) -> Result<Snapshot, SnapshotError> {
-        unimplemented!()
+
+    fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError> {
+        prepared(&snapshot)?;
+        let work = self.numbered.path(snapshot.number).join("work");
+        match fs::remove_dir_all(&work) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &work, e)),
+            _ => {}
+        }
+        Ok(Snapshot { writable: false, ..snapshot })
     }
-    fn remove(&self, _: &Snapshot) -> Result<(), SnapshotError> {
-        unimplemented!()
+
+    fn remove(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
+        self.numbered.remove(snapshot)
     }
-    fn usage(&self, _: &Snapshot) -> Result<Usage, SnapshotError> {
-        unimplemented!()
+
+    fn usage(&self, snapshot: &Snapshot) -> Result<Usage, SnapshotError> {
+        self.numbered.usage(snapshot.number)
     }
-    fn reconcile(&self, _: &HashSet<u64>) -> Result<Vec<u64>, SnapshotError> {
-        unimplemented!()
+
+    fn reconcile(&self, known: &HashSet<u64>) -> Result<Vec<u64>, SnapshotError> {
+        self.numbered.reconcile(known)
     }
 }
