@@ -176,6 +176,11 @@ impl Container {
         unimplemented!()
     }
 
+    /// The container's cgroup, for figures and the out-of-memory watch; `None` if it has none of its own.
+    pub fn cgroup(&self) -> Option<&wharf_cgroup::Cgroup> {
+        unimplemented!()
+    }
+
     /// Changes limits.
     pub fn update(&self, _resources: &oci::LinuxResources) -> Result<(), Error> {
         unimplemented!()
