@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 /// What a group has used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// CPU time.
     pub cpu: CpuStats,
@@ -18,7 +20,7 @@ pub struct Stats {
 }
 
 /// CPU time in nanoseconds.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuStats {
     /// All time.
     pub total: u64,
@@ -33,7 +35,7 @@ pub struct CpuStats {
 }
 
 /// What the CPU quota held back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Throttling {
     /// Periods that have passed.
     pub periods: u64,
@@ -44,7 +46,7 @@ pub struct Throttling {
 }
 
 /// Memory in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStats {
     /// In use now.
     pub usage: u64,
@@ -59,7 +61,7 @@ pub struct MemoryStats {
 }
 
 /// Processes and threads.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidsStats {
     /// Present number.
     pub current: u64,
@@ -68,7 +70,7 @@ pub struct PidsStats {
 }
 
 /// One counter of one device.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockEntry {
     /// Major number.
     pub major: u64,
@@ -81,7 +83,7 @@ pub struct BlockEntry {
 }
 
 /// Counters of block devices; with cgroup v2 only the first two are kept by the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockStats {
     /// Bytes.
     pub service_bytes: Vec<BlockEntry>,
@@ -102,7 +104,7 @@ pub struct BlockStats {
 }
 
 /// Huge pages of one size in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HugetlbStats {
     /// In use now.
     pub usage: u64,

@@ -5,7 +5,16 @@
 //! n-th time it is reached, counting from 1). Names are `verb.step`, listed in [`POINTS`], which tests iterate.
 
 /// Every kill point of the engine. A call of [`point`] with a name that is not here panics under `inject`.
-pub const POINTS: &[&str] = &[];
+pub const POINTS: &[&str] = &[
+    "shim.create",
+    "shim.created",
+    "shim.start",
+    "shim.started",
+    "shim.reaped",
+    "shim.drained",
+    "shim.recorded",
+    "shim.reported",
+];
 
 /// Marks a step between two effects. See the crate's documentation.
 #[inline(always)]

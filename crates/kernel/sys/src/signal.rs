@@ -1,7 +1,7 @@
 //! Signal dispositions, masks and signalfd(2).
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::check;
 
@@ -35,6 +35,21 @@ fn set_of(signals: &[i32]) -> libc::sigset_t {
         }
         set
     }
+}
+
+/// Sends a signal, real-time ones included, to the process behind a descriptor. Source: pidfd_send_signal(2).
+pub fn send(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: the kernel takes numbers and a null pointer for the optional siginfo.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0 as libc::c_uint,
+        )
+    })
+    .map(drop)
 }
 
 /// Signals as a descriptor. They must be blocked as well ([`set_mask`]).

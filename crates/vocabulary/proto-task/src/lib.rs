@@ -5,6 +5,7 @@
 
 mod frame;
 mod google;
+pub mod record;
 mod rpc;
 pub mod shim;
 pub mod task;

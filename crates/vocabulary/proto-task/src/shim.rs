@@ -14,6 +14,9 @@ pub const ATTACH: &str = "Attach";
 /// Type name of [`Failure`] in a status detail.
 pub const FAILURE_TYPE: &str = "wharf.shim.v1.Failure";
 
+/// Type name of the statistics in a Stats response: `wharf_cgroup::Stats` in JSON.
+pub const STATS_TYPE: &str = "wharf.cgroup.v1.Stats";
+
 /// Value of the `stdin` field of Create and Exec: the process gets a pipe that stays open whoever comes and goes.
 pub const STDIN_KEPT: &str = "attach:";
 
@@ -56,6 +59,9 @@ pub enum LogsFrom {
     Now = 0,
     /// With the first byte of this run of the container, as far as the spool's current file still holds it.
     Run = 1,
+    /// With the first byte that the spool does not hold yet, so that everything before it can be read from there: an
+    /// unterminated line comes whole.
+    Line = 2,
 }
 
 /// The answer to [`AttachRequest`]: where in the spool the delivered output begins, so that a reader of the spool can

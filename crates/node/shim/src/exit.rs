@@ -1,0 +1,209 @@
+//! The end of processes: reaping, draining, recording, answering.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{WaitOptions, wait};
+use wharf_fault::point;
+use wharf_logs::Stream;
+use wharf_proto_task::record::RecordKind;
+use wharf_proto_task::{Message, task};
+use wharf_types::{Signal, Timestamp};
+
+use crate::poll::{Ready, Token};
+use crate::process::Phase;
+use crate::records::report;
+use crate::supervisor::{INIT, Supervisor};
+
+/// How long the pipes of an ended process are kept open for others that hold them. Source: moby `daemon/monitor.go`, which gives
+/// streams two seconds.
+const GRACE: Duration = Duration::from_secs(2);
+
+impl Supervisor {
+    /// Collects everything that has ended.
+    pub(crate) fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            let code = match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => code.unsigned_abs(),
+                (None, signal) => 128 + signal.unwrap_or(0).unsigned_abs(),
+            };
+            self.note_end(pid.as_raw_pid(), code);
+        }
+    }
+
+    fn note_end(&mut self, pid: i32, status: u32) {
+        if self.compressor == Some(pid) {
+            self.end_compression();
+            return;
+        }
+        if self.end_relay(pid) {
+            return;
+        }
+        let pid = pid.unsigned_abs();
+        let found = self.processes.iter().find(|(_, p)| p.pid == pid && !p.is_over()).map(|(n, _)| *n);
+        // Others are orphans of the container that came to us as subreaper.
+        let Some(number) = found else { return };
+        let at = Timestamp::now();
+        point("shim.reaped");
+        if let Some(process) = self.processes.get_mut(&number) {
+            process.phase = Phase::Draining { status, at };
+            process.grace = Some(Instant::now() + GRACE);
+            process.stdin = None;
+            process.console = None;
+        }
+        self.drain(number);
+        if number == INIT {
+            let open = self.processes.get(&INIT).is_some_and(|p| p.has_output());
+            if open && let Some(container) = &self.container {
+                // Processes that share the host's pid namespace outlive the first one; containerd's shim kills them, too.
+                if let Err(e) = container.kill(Signal::KILL, true) {
+                    report(&wharf_error::Chain(&e));
+                }
+            }
+            self.stop_relays();
+            self.check_drained(INIT);
+        } else {
+            // Everything an exec wrote is delivered; what its children still write follows until the grace is over.
+            self.conclude(number);
+            self.check_drained(number);
+        }
+    }
+
+    /// Ends a process whose outputs are all closed.
+    pub(crate) fn check_drained(&mut self, number: u32) {
+        let Some(process) = self.processes.get(&number) else { return };
+        if process.has_output() || !process.is_over() {
+            return;
+        }
+        self.conclude(number);
+        self.end_all_attached(number);
+        self.release_if_over();
+    }
+
+    /// Records and reports the end of a process. Once.
+    fn conclude(&mut self, number: u32) {
+        let Some(process) = self.processes.get(&number) else { return };
+        let Phase::Draining { status, at } = process.phase else { return };
+        let (exec_id, pid) = (process.exec_id.clone(), process.pid);
+        if number == INIT {
+            if let Some(Err(e)) = self.spool.as_mut().map(|w| w.finish(at)) {
+                report(&wharf_error::Chain(&e));
+            }
+            self.note_oom();
+        }
+        point("shim.drained");
+        if let Err(e) = self.records.put(RecordKind::Exit, &exec_id, pid, status, at) {
+            report(&format_args!("recording an exit: {e}"));
+        }
+        point("shim.recorded");
+        let Some(process) = self.processes.get_mut(&number) else { return };
+        process.phase = Phase::Stopped { status, at };
+        let waiters = std::mem::take(&mut process.waiters);
+        let answer = task::WaitResponse { exit_status: status, exited_at: Some(at.into()) }.encode_to_vec();
+        for (client, stream) in waiters {
+            self.answer(client, stream, Ok(answer.clone()));
+            self.flush_client(client);
+        }
+        point("shim.reported");
+    }
+
+    /// Gives up waiting for others that hold an ended process's pipes.
+    pub(crate) fn pass_deadlines(&mut self, now: Instant) {
+        let due: Vec<u32> = self.deadlines().filter(|(_, until)| *until <= now).map(|(n, _)| n).collect();
+        for number in due {
+            self.drain(number);
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                self.close_output(number, stream);
+            }
+            self.check_drained(number);
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines().map(|(_, until)| until).min()
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = (u32, Instant)> {
+        self.processes.iter().filter(|(_, p)| p.has_output()).filter_map(|(n, p)| Some((*n, p.grace?)))
+    }
+
+    /// Removes the container's cgroup once its first process is over and answered for.
+    fn release_if_over(&mut self) {
+        let over = self.processes.get(&INIT).is_some_and(|p| matches!(p.phase, Phase::Stopped { .. }));
+        if over && let Err(e) = self.release_container() {
+            report(&wharf_error::Chain(&e));
+        }
+    }
+
+    /// Removes what the kernel holds for the container.
+    pub(crate) fn release_container(&mut self) -> Result<(), wharf_runtime::Error> {
+        if let Some(watch) = self.oom.take() {
+            self.poll.remove(&watch);
+        }
+        self.container.take().map_or(Ok(()), wharf_runtime::Container::delete)
+    }
+
+    /// Takes back a container that was created and not started.
+    pub(crate) fn abandon(&mut self) {
+        let created = self.processes.get(&INIT).is_some_and(|p| matches!(p.phase, Phase::Created(_)));
+        if !created {
+            return;
+        }
+        if let Err(e) = self.release_container() {
+            report(&wharf_error::Chain(&e));
+        }
+        self.drop_process(INIT);
+    }
+
+    /// Forgets a process that never ran.
+    pub(crate) fn drop_process(&mut self, number: u32) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.close_output(number, stream);
+        }
+        self.forget_process(number);
+        self.end_all_attached(number);
+    }
+
+    /// Forgets a process that is over.
+    pub(crate) fn forget_process(&mut self, number: u32) {
+        if let Some(mut process) = self.processes.remove(&number) {
+            for stream in [Stream::Stdout, Stream::Stderr] {
+                if let Some(output) = process.output(stream).take().filter(|o| !o.paused) {
+                    self.poll.remove(&output.fd);
+                }
+            }
+            let gone = wharf_proto_task::Status::new(wharf_proto_task::Code::NotFound, "process was deleted");
+            for (client, stream) in process.waiters {
+                self.answer(client, stream, Err(gone.clone()));
+                self.flush_client(client);
+            }
+        }
+        self.end_all_attached(number);
+    }
+
+    /// Starts watching for out-of-memory kills.
+    pub(crate) fn watch_oom(&mut self) {
+        let Some(cgroup) = self.container.as_ref().and_then(wharf_runtime::Container::cgroup) else { return };
+        match cgroup.watch_oom() {
+            Ok(Some(watch)) => {
+                if self.poll.add(&watch, Token::Oom, Ready::IN).is_ok() {
+                    self.oom = Some(watch);
+                }
+            }
+            Ok(None) => {}
+            Err(e) => report(&wharf_error::Chain(&e)),
+        }
+    }
+
+    /// Records kills since the last look.
+    pub(crate) fn note_oom(&mut self) {
+        let Some(watch) = &mut self.oom else { return };
+        let kills = watch.acknowledge().unwrap_or(self.oom_kills);
+        if kills > self.oom_kills {
+            self.oom_kills = kills;
+            let pid = self.processes.get(&INIT).map_or(0, |p| p.pid);
+            if let Err(e) = self.records.put(RecordKind::Oom, "", pid, 0, Timestamp::now()) {
+                report(&format_args!("recording an out-of-memory kill: {e}"));
+            }
+        }
+    }
+}

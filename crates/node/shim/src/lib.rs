@@ -1,0 +1,30 @@
+//! The supervisor of one container: event loop, stdio, attach, exit records, task service. Synchronous, one thread.
+//!
+//! ```text
+//!            ttRPC ──▶ client ──▶ service ─┐                       ┌─▶ spool (json-file, local)
+//! dockerd ──▶ listener                     ├─▶ supervisor ─ output ┤
+//!            raw ────▶ attached ──▶ input ─┘   │   ▲               └─▶ attached clients
+//!                                     wharf_runtime  SIGCHLD ──▶ exit ──▶ records, Wait
+//! ```
+//!
+//! One epoll set holds everything; nothing here waits elsewhere than in it, save file writes and the runtime's own
+//! start of a process. A client that stops reading holds up nobody: output goes to the spool first, and the client
+//! catches up from there by offset. Only where nothing else holds the bytes (no spool, or rotation would take them away) the
+//! process itself is made to wait.
+
+mod args;
+mod attached;
+mod client;
+mod container;
+mod exit;
+mod input;
+mod output;
+mod poll;
+mod process;
+mod records;
+mod relay;
+mod service;
+mod supervisor;
+
+pub use args::{Args, ArgsError, RelayArg};
+pub use supervisor::{Failed, run};
