@@ -26,8 +26,9 @@ use crate::ApiError;
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, ApiError>> + Send + 'a>>;
 
 /// A body that is produced while it is sent. The channel's capacity bounds the memory a slow reader costs; when the
-/// client leaves, the receiver is dropped and the sender's next `send` fails. An error before the first item becomes
-/// the HTTP status; a later one ends the connection (tar streams) or becomes a line of the stream (progress, logs).
+/// client leaves, the receiver is dropped and the sender's next `send` fails. What shall become an HTTP status must be
+/// the method's own error: an error in the channel comes after a success status, and becomes the last line of a
+/// progress stream, or ends the connection of any other.
 pub type Outgoing<T> = Receiver<Result<T, ApiError>>;
 
 /// A request's body as it comes in, for uploads. Dropping it early is allowed: the server drains or closes.

@@ -4,9 +4,22 @@
 //! HTTP and Docker's texts of malformed requests, and nothing of what containers are.
 
 pub mod backend;
+mod call;
+mod create;
+mod detach;
 mod error;
+mod gotypes;
+mod handlers;
+mod hijack;
+mod json;
 mod listen;
+mod query;
+mod respond;
+mod routes;
 mod server;
+mod shapes;
+mod socket;
+mod version;
 
 pub use backend::Backends;
 pub use error::ApiError;

@@ -11,8 +11,8 @@ pub struct Filters(BTreeMap<String, BTreeSet<String>>);
 /// A `filters` query that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
-    /// The text is no JSON map of the two known forms.
-    #[error("invalid filter: {0}")]
+    /// The text is no JSON map of the two known forms; why not is for logs.
+    #[error("invalid filter")]
     Malformed(String),
     /// The endpoint does not know the key.
     #[error("invalid filter '{0}'")]

@@ -1,0 +1,94 @@
+//! From a routed request to a backend's method and back.
+
+mod containers;
+mod execs;
+mod images;
+mod networks;
+mod streams;
+mod system;
+mod volumes;
+
+use http::StatusCode;
+
+use crate::ApiError;
+use crate::call::{Call, Handled};
+use crate::respond;
+use crate::routes::Endpoint;
+use wharf_error::Kind;
+
+/// What a node outside of any swarm answers to managers' calls.
+const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+
+/// Carries out a request.
+pub async fn handle(call: Call) -> Handled {
+    use Endpoint as E;
+    match call.endpoint {
+        E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Auth | E::Events => system::handle(call).await,
+        E::ContainerAttach
+        | E::ContainerLogs
+        | E::ContainerStats
+        | E::ContainerWait
+        | E::ContainerExport
+        | E::ArchiveStat
+        | E::ArchiveGet
+        | E::ArchivePut => streams::handle(call).await,
+        E::ContainerCreate
+        | E::ContainerList
+        | E::ContainerInspect
+        | E::ContainerTop
+        | E::ContainerChanges
+        | E::ContainerKill
+        | E::ContainerPause
+        | E::ContainerUnpause
+        | E::ContainerRestart
+        | E::ContainerStart
+        | E::ContainerStop
+        | E::ContainerResize
+        | E::ContainerRename
+        | E::ContainerUpdate
+        | E::ContainerPrune
+        | E::ContainerRemove
+        | E::Commit => containers::handle(call).await,
+        E::ExecCreate | E::ExecStart | E::ExecInspect | E::ExecResize => execs::handle(call).await,
+        E::ImageList
+        | E::ImageInspect
+        | E::ImageHistory
+        | E::ImageSaveAll
+        | E::ImageSave
+        | E::ImageCreate
+        | E::ImageLoad
+        | E::ImageTag
+        | E::ImageRemove
+        | E::ImagePrune => images::handle(call).await,
+        E::NetworkList
+        | E::NetworkInspect
+        | E::NetworkCreate
+        | E::NetworkRemove
+        | E::NetworkConnect
+        | E::NetworkDisconnect
+        | E::NetworkPrune => networks::handle(call).await,
+        E::VolumeList | E::VolumeInspect | E::VolumeCreate | E::VolumeRemove | E::VolumePrune | E::VolumeUpdate => {
+            volumes::handle(call).await
+        }
+        E::PluginList | E::PluginMissing | E::NoManager | E::NoSwarm | E::Session | E::BuildPrune | E::Later(_) => {
+            absent(&call)
+        }
+    }
+}
+
+/// Endpoints of features that are not there.
+fn absent(call: &Call) -> Handled {
+    match call.endpoint {
+        Endpoint::PluginList => Ok(respond::json(StatusCode::OK, &serde_json::json!([]))),
+        Endpoint::PluginMissing => Err(ApiError::new(Kind::NotFound, format!("plugin {:?} not found", call.name))),
+        Endpoint::NoManager => Err(ApiError::new(Kind::Unavailable, NO_MANAGER)),
+        Endpoint::NoSwarm => Err(ApiError::new(Kind::Unavailable, "This node is not part of a swarm")),
+        Endpoint::BuildPrune => {
+            Ok(respond::json(StatusCode::OK, &serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
+        }
+        Endpoint::Session if !call.upgrade() => Err(ApiError::invalid("no upgrade proto in request")),
+        Endpoint::Session => Err(ApiError::not_implemented("building images is not implemented")),
+        Endpoint::Later(feature) => Err(ApiError::not_implemented(format!("{feature} is not implemented"))),
+        _ => Err(ApiError::new(Kind::NotFound, "page not found")),
+    }
+}

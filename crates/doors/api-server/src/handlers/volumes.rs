@@ -1,0 +1,34 @@
+//! Volumes.
+
+use http::StatusCode;
+use wharf_api_types as api;
+use wharf_error::Kind;
+
+use crate::call::{Call, Handled};
+use crate::gotypes::Root;
+use crate::routes::Endpoint;
+use crate::{ApiError, respond};
+
+const CREATE: Root = Root { value: "volume.CreateOptions", prefix: "CreateOptions" };
+
+/// Carries out a request on volumes.
+pub async fn handle(mut call: Call) -> Handled {
+    match call.endpoint {
+        Endpoint::VolumeList => Ok(call.ok(&call.backends.volumes.list(call.query.filters()?).await?)),
+        Endpoint::VolumeInspect => Ok(call.ok(&call.backends.volumes.inspect(&call.name).await?)),
+        Endpoint::VolumeCreate => {
+            let request: api::VolumeCreateRequest = call.json(CREATE).await?;
+            let made = call.backends.volumes.create(request).await?;
+            Ok(respond::json(StatusCode::CREATED, &made))
+        }
+        Endpoint::VolumeRemove => {
+            call.backends.volumes.remove(&call.name, call.query.flag("force")).await?;
+            Ok(respond::empty(StatusCode::NO_CONTENT))
+        }
+        Endpoint::VolumePrune => Ok(call.ok(&call.backends.volumes.prune(call.query.filters()?).await?)),
+        _ => Err(ApiError::new(
+            Kind::Unavailable,
+            "volume update only valid for cluster volumes, but swarm is unavailable",
+        )),
+    }
+}
