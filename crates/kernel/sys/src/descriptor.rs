@@ -36,6 +36,29 @@ fn mark_each(first: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` on except `kept`: for a process that is about to exec and uses no others.
+pub fn close_others(first: u32, kept: &[RawFd]) -> io::Result<()> {
+    let mut kept: Vec<u32> = kept.iter().filter_map(|fd| u32::try_from(*fd).ok()).collect();
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept.into_iter().filter(|fd| *fd >= first).chain([u32::MAX]) {
+        if from < fd {
+            // SAFETY: by contract the caller uses none of these numbers any more.
+            check(unsafe { libc::syscall(libc::SYS_close_range, from, fd - 1, 0) })?;
+        }
+        from = fd.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Calls `work` with standard stream 0, 1 or 2.
+pub fn with_standard<T>(number: RawFd, work: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+    assert!((0..3).contains(&number), "no standard stream");
+    // SAFETY: the standard streams are open in every process of ours and borrowed only for this call; on a closed one the
+    // kernel answers EBADF.
+    work(unsafe { BorrowedFd::borrow_raw(number) })
+}
+
 /// Makes descriptor number `to` a duplicate of `from` that stays open over exec. Whatever `to` was is closed: for a
 /// process that is about to exec and owns its whole table.
 pub fn place(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
