@@ -21,7 +21,8 @@ pub(crate) fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
             FileType::Directory => {
                 rustix::fs::mkdirat(&to, name, mode)?;
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let (source, copy) = (openat(from, name, flags, Mode::empty())?, openat(&to, name, flags, Mode::empty())?);
+                let (source, copy) =
+                    (openat(from, name, flags, Mode::empty())?, openat(&to, name, flags, Mode::empty())?);
                 copy_up(source.as_fd(), copy.as_fd())?;
             }
             FileType::Symlink => {

@@ -14,8 +14,7 @@ use crate::mounting::open_host;
 /// Writes the maps of the process's new user namespace.
 pub(crate) fn write(pid: i32, uids: &[IdMapping], gids: &[IdMapping]) -> Result<(), Failure> {
     for (file, map) in [("gid_map", gids), ("uid_map", uids)] {
-        let text: String =
-            map.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect();
+        let text: String = map.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect();
         write_file(&format!("/proc/{pid}/{file}"), text.as_bytes())
             .or_fail(Stage::IdMap, || format!("write {file} {:?}", text.trim_end()))?;
     }
@@ -29,7 +28,7 @@ pub(crate) fn namespace(uids: &[IdMapping], gids: &[IdMapping]) -> Result<OwnedF
         Cloned::Child => {
             // Ended by the caller's signal; should the caller die first, by its death.
             let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-            let _ = rustix::event::pause();
+            rustix::event::pause();
             exit_now(0)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),

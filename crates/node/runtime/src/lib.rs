@@ -11,12 +11,44 @@
 //!
 //! [`types::Failure`]: wharf_types::Failure
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod capability;
+mod cgroup_view;
+mod console;
+mod container;
+mod copy_up;
+mod create;
+mod device;
+mod failure;
+mod gate;
+mod hook;
+mod host;
+mod idmap;
+mod init;
+mod join;
+mod mounting;
+mod namespaces;
+mod options;
+mod passwd;
+mod pivot;
+mod process;
+mod rooted;
+mod rootfs;
+mod scheduling;
+mod sysctl;
+mod wire;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use wharf_error::{HasKind, Kind};
 use wharf_oci::runtime as oci;
-use wharf_types::{Failure, Mount, Signal};
+use wharf_types::{Failure, Mount};
+
+pub use capability::names as capability_names;
+pub use console::resize;
+pub use container::{Container, Known, remove, start_time};
+pub use create::create;
+pub use options::names as mount_options;
 
 /// What [`create`] needs.
 #[derive(Debug)]
@@ -63,13 +95,6 @@ pub enum Gate {
     Socket(OwnedFd),
 }
 
-/// A container whose first process exists.
-#[derive(Debug)]
-pub struct Container {
-    pid: i32,
-    pidfd: OwnedFd,
-}
-
 /// What [`Container::exec`] needs.
 #[derive(Debug)]
 pub struct ExecRequest<'a> {
@@ -108,87 +133,27 @@ pub enum Error {
         /// The kernel's answer.
         source: std::io::Error,
     },
+    /// Its cgroup could not be used.
+    #[error(transparent)]
+    Cgroup(wharf_cgroup::CgroupError),
+    /// A hook failed, or the configuration it was created with cannot be carried out any more.
+    #[error(transparent)]
+    Configuration(Failure),
 }
 
 impl HasKind for Error {
     fn kind(&self) -> Kind {
         match self {
             Error::NotRunning => Kind::Conflict,
-            Error::Kill { .. } => Kind::System,
+            Error::Kill { .. } | Error::Configuration(_) => Kind::System,
+            Error::Cgroup(e) => e.kind(),
         }
     }
 }
 
-/// Makes a container: its cgroup, its namespaces and its first process, prepared and waiting at the gate.
+/// Opens the gate of a container that waits at [`Gate::Socket`]; `connection` is connected to that socket.
 ///
-/// Errors: all of preparation, including the look-up of the command. Nothing is left behind then.
-#[allow(clippy::unimplemented)]
-pub fn create(_request: CreateRequest<'_>) -> Result<Container, Failure> {
-    unimplemented!()
-}
-
-#[allow(clippy::unimplemented)]
-impl Container {
-    /// The first process's id in the caller's namespace.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
-    /// The first process as a descriptor: readable when it has ended.
-    pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
-    }
-
-    /// The controlling end of the first process's terminal, the first time it is asked for.
-    pub fn take_console(&mut self) -> Option<OwnedFd> {
-        unimplemented!()
-    }
-
-    /// Opens the gate and waits until the user's program runs.
-    ///
-    /// Errors: seccomp load, `startContainer` hooks, execve(2).
-    pub fn start(&mut self) -> Result<(), Failure> {
-        unimplemented!()
-    }
-
-    /// Starts one more process in the container's namespaces and cgroup.
-    pub fn exec(&self, _request: ExecRequest<'_>) -> Result<Process, Failure> {
-        unimplemented!()
-    }
-
-    /// Sends a signal to the first process, or to all processes of the container's cgroup.
-    pub fn kill(&self, _signal: Signal, _all: bool) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// The ids of all processes in the container's cgroup, in the caller's namespace.
-    pub fn pids(&self) -> Result<Vec<i32>, Error> {
-        unimplemented!()
-    }
-
-    /// Freezes all processes.
-    pub fn pause(&self) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// Lets them go on.
-    pub fn resume(&self) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// The container's cgroup, for figures and the out-of-memory watch; `None` if it has none of its own.
-    pub fn cgroup(&self) -> Option<&wharf_cgroup::Cgroup> {
-        unimplemented!()
-    }
-
-    /// Changes limits.
-    pub fn update(&self, _resources: &oci::LinuxResources) -> Result<(), Error> {
-        unimplemented!()
-    }
-
-    /// Kills what is left, removes the cgroup and runs `poststop` hooks. The first process must have been reaped, or is killed and reaped
-    /// here if the caller is its parent.
-    pub fn delete(self) -> Result<(), Error> {
-        unimplemented!()
-    }
+/// Errors: as [`Container::start`].
+pub fn start_by_socket(connection: BorrowedFd<'_>) -> Result<(), Failure> {
+    gate::open(connection)
 }

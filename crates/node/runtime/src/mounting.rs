@@ -120,7 +120,7 @@ fn mount_at(source: &Path, target: BorrowedFd<'_>, kind: &str, flags: u64, data:
 }
 
 impl PlannedMount<'_> {
-    fn failed(&self) -> String {
+    pub(crate) fn failed(&self) -> String {
         let source = self.source.display();
         format!("error mounting {:?} to rootfs at {:?}", source.to_string(), self.destination.display().to_string())
     }
@@ -150,8 +150,8 @@ impl PlannedMount<'_> {
         let tree = match &self.tree {
             Some(tree) => tree,
             None => {
-                opened = clone_tree(CWD, &self.source, self.options.recursive)
-                    .or_fail(Stage::Mount, || self.failed())?;
+                opened =
+                    clone_tree(CWD, &self.source, self.options.recursive).or_fail(Stage::Mount, || self.failed())?;
                 &opened
             }
         };

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use wharf_oci::runtime as oci;
 use wharf_seccomp::Program;
-use wharf_sys::{descriptor, exec, keyring, schedule, seccomp};
+use wharf_sys::{descriptor, exec, keyring, seccomp};
 use wharf_types::{Failure, Stage};
 
 use crate::capability;

@@ -245,7 +245,8 @@ mod tests {
         symlink("/etc", dir.path().join("absolute")).expect("link");
         symlink("../../../../../../etc", dir.path().join("etc/deep/up")).expect("link");
         symlink("loop", dir.path().join("loop")).expect("link");
-        let inside = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(dir.path().join("etc/passwd")).expect("stat"));
+        let inside =
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(dir.path().join("etc/passwd")).expect("stat"));
         for path in ["/absolute/passwd", "etc/deep/up/passwd", "/../../../etc/passwd", "/etc/deep/../passwd"] {
             assert_eq!(both(&root, path), Ok(inside), "{path}");
         }
