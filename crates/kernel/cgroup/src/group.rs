@@ -218,7 +218,7 @@ impl Cgroup {
         Ok(entrance)
     }
 
-    /// Moves a process, with all of its threads, into the group.
+    /// Moves a process, with all of its threads, into the group. Slow beside [`Entrance::enter`], which says why.
     pub fn join(&self, pid: Pid) -> Result<(), CgroupError> {
         let text = pid.as_raw_nonzero().to_string();
         for folder in &self.folders {
@@ -547,7 +547,9 @@ impl Entrance {
     /// it may be called between clone and exec. `cloned_into`: [`Self::clone_target`] was given to clone3.
     ///
     /// v1's `tasks` with pid 0 is used on purpose: moving only oneself takes no lock against forks of the whole machine, which
-    /// `cgroup.procs` pays for with an RCU grace period when it was unused for a while (`cgroup_procs_write_start`).
+    /// `cgroup.procs` pays for with an RCU grace period when it was unused for a while (`cgroup_procs_write_start`; 6 to 10 ms
+    /// measured on 6.18, against 0.1 ms for all hierarchies this way). Being cloned into the v2 folder takes no such lock either,
+    /// which is why clone3 should be given [`Self::clone_target`].
     pub fn enter(&self, cloned_into: bool) -> Result<(), Errno> {
         if let Some(folder) = self.clone_target.as_ref().filter(|_| !cloned_into) {
             let procs = openat(folder, c"cgroup.procs", OFlags::WRONLY | OFlags::CLOEXEC, Permissions::empty())?;

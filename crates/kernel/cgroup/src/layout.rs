@@ -1,6 +1,7 @@
 //! Which hierarchies this host has and where they are mounted.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::CgroupError;
@@ -40,16 +41,30 @@ pub struct Layout {
     pub(crate) hierarchies: Vec<Hierarchy>,
 }
 
+/// Where every distribution mounts cgroups.
+const USUAL: &str = "/sys/fs/cgroup";
+/// `CGROUP2_SUPER_MAGIC` of `linux/magic.h`.
+const CGROUP2_MAGIC: i64 = 0x6367_7270;
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 const OWN: &str = "/proc/self/cgroup";
 
 impl Layout {
-    /// Reads `/proc/self/mountinfo`.
+    /// Looks at `/sys/fs/cgroup`, which is enough with cgroup v2, and otherwise reads `/proc/self/mountinfo`.
     ///
     /// Errors: [`CgroupError::Detect`] where no hierarchy is mounted.
     pub fn detect() -> Result<Self, CgroupError> {
+        // Mountinfo costs time for each mount of the host, one statfs(2) does not.
+        if rustix::fs::statfs(USUAL).is_ok_and(|s| s.f_type == CGROUP2_MAGIC) {
+            let only = Hierarchy { controllers: Vec::new(), mount: USUAL.into(), root: "/".into() };
+            return Ok(Self { mode: Mode::V2, hierarchies: vec![only] });
+        }
+        Self::from_mountinfo()
+    }
+
+    fn from_mountinfo() -> Result<Self, CgroupError> {
         let failed = |source| CgroupError::Detect { path: MOUNTINFO.into(), source };
-        let text = std::fs::read(MOUNTINFO).map_err(failed)?;
+        let mut text = Vec::with_capacity(1 << 15);
+        File::open(MOUNTINFO).and_then(|mut file| file.read_to_end(&mut text)).map_err(failed)?;
         Self::parse(&text).ok_or_else(|| failed(io::Error::new(io::ErrorKind::NotFound, "no cgroup mount")))
     }
 
@@ -89,7 +104,9 @@ impl Layout {
             return Ok(self.hierarchies.iter().map(|h| h.mount.join(&inner)).collect());
         }
         let text = std::fs::read_to_string(OWN).map_err(|source| CgroupError::Detect { path: OWN.into(), source })?;
-        Ok(self.hierarchies.iter().map(|h| h.mount.join(own_folder(&text, h)).join(&inner)).collect())
+        // Which folder of a hierarchy is mounted stands in mountinfo only.
+        let mounted = Self::from_mountinfo()?.hierarchies;
+        Ok(mounted.iter().map(|h| h.mount.join(own_folder(&text, h)).join(&inner)).collect())
     }
 }
 
