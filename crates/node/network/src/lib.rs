@@ -5,12 +5,19 @@
 //! few sandboxes ready (namespace, link, address, route), so that [`Networks::attach`] only takes one and adds the
 //! published ports as elements of nftables maps.
 
+mod bridge;
 mod config;
 mod endpoint;
 mod error;
 mod hosts;
+mod netns;
 mod networks;
+mod ports;
+mod random;
 mod resolv;
+mod sandbox;
+mod sysctl;
+mod worker;
 
 pub use config::{BridgeConfig, NetworkConfig};
 pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, PortRequest, Relay};

@@ -67,6 +67,11 @@ pub fn resolv_conf(host: &str, source: &str, mode: ResolvMode, wanted: &ResolvOp
     conf.write(source, matches!(mode, ResolvMode::Bridge { .. }), defaults, &overrides, !wanted.options.is_empty())
 }
 
+/// The servers that a host's file names.
+pub(crate) fn servers(host: &str) -> Vec<IpAddr> {
+    Parsed::read(host).servers.iter().filter_map(|s| s.parse().ok()).collect()
+}
+
 /// Whether a server of the host can be reached from a container's own namespace.
 fn usable(server: &str, ipv6: bool) -> bool {
     match server.split('%').next().unwrap_or(server).parse::<IpAddr>() {

@@ -84,6 +84,11 @@ impl Cidr {
         if self.is_ipv6() { IpAddr::V6(Ipv6Addr::from_bits(n)) } else { IpAddr::V4(Ipv4Addr::from_bits(n as u32)) }
     }
 
+    /// The address with the given host number, with this network's prefix length.
+    pub(crate) fn with_host(&self, host: u128) -> Cidr {
+        Self { address: self.at(host), prefix: self.prefix }
+    }
+
     /// The host number of an address of this network.
     pub fn host_of(&self, address: IpAddr) -> Option<u128> {
         self.contains(address).then(|| number(address) & self.last_host())

@@ -81,8 +81,8 @@ impl Pool {
         self.subnet
     }
 
-    /// Takes the lowest free address of the range.
-    pub fn take_any(&mut self) -> Result<IpAddr, PoolError> {
+    /// Takes the lowest free address of the range; it comes with the network's prefix length.
+    pub fn take_any(&mut self) -> Result<Cidr, PoolError> {
         let first = self.subnet.host_of(self.range.address()).unwrap_or(0);
         let last = first + self.range.last_host();
         let mut candidate = first;
@@ -97,7 +97,7 @@ impl Pool {
             return Err(PoolError::Exhausted { version, subnet: self.subnet });
         }
         self.taken.insert(candidate);
-        Ok(self.subnet.at(candidate))
+        Ok(self.subnet.with_host(candidate))
     }
 
     /// Takes one named address of the network, within the range or not.
@@ -125,6 +125,10 @@ mod tests {
         Pool::new(subnet.parse().unwrap(), range.map(|r| r.parse().unwrap())).unwrap()
     }
 
+    fn any(p: &mut Pool) -> Result<IpAddr, PoolError> {
+        p.take_any().map(|c| c.address())
+    }
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -133,10 +137,10 @@ mod tests {
     fn the_lowest_free_address_is_taken_and_comes_back_after_release() {
         let mut p = pool("172.17.0.0/16", None);
         p.take(ip("172.17.0.1")).unwrap();
-        assert_eq!(p.take_any(), Ok(ip("172.17.0.2")));
-        assert_eq!(p.take_any(), Ok(ip("172.17.0.3")));
+        assert_eq!(any(&mut p), Ok(ip("172.17.0.2")));
+        assert_eq!(any(&mut p), Ok(ip("172.17.0.3")));
         p.release(ip("172.17.0.2"));
-        assert_eq!(p.take_any(), Ok(ip("172.17.0.2")));
+        assert_eq!(any(&mut p), Ok(ip("172.17.0.2")));
     }
 
     #[test]
@@ -144,16 +148,16 @@ mod tests {
         let mut p = pool("10.0.0.0/30", None);
         p.release(ip("10.0.0.0"));
         p.release(ip("10.0.0.3"));
-        assert_eq!(p.take_any(), Ok(ip("10.0.0.1")));
-        assert_eq!(p.take_any(), Ok(ip("10.0.0.2")));
+        assert_eq!(any(&mut p), Ok(ip("10.0.0.1")));
+        assert_eq!(any(&mut p), Ok(ip("10.0.0.2")));
         assert!(matches!(p.take_any(), Err(PoolError::Exhausted { version: 4, .. })));
     }
 
     #[test]
     fn a_range_bounds_what_is_handed_out_but_not_what_may_be_asked_for() {
         let mut p = pool("10.0.0.0/24", Some("10.0.0.128/31"));
-        assert_eq!(p.take_any(), Ok(ip("10.0.0.128")));
-        assert_eq!(p.take_any(), Ok(ip("10.0.0.129")));
+        assert_eq!(any(&mut p), Ok(ip("10.0.0.128")));
+        assert_eq!(any(&mut p), Ok(ip("10.0.0.129")));
         assert!(p.take_any().is_err());
         p.take(ip("10.0.0.7")).unwrap();
         assert_eq!(p.take(ip("10.0.0.7")), Err(PoolError::InUse(ip("10.0.0.7"))));
@@ -172,7 +176,7 @@ mod tests {
     #[test]
     fn an_ipv6_network_starts_at_one_and_has_no_broadcast_address() {
         let mut p = pool("fd00::/126", None);
-        let got: Vec<_> = std::iter::from_fn(|| p.take_any().ok()).collect();
+        let got: Vec<_> = std::iter::from_fn(|| any(&mut p).ok()).collect();
         assert_eq!(got, [ip("fd00::1"), ip("fd00::2"), ip("fd00::3")]);
     }
 
@@ -183,7 +187,7 @@ mod tests {
             let mut held = BTreeSet::new();
             for op in ops {
                 if op < 20 {
-                    if let Ok(a) = p.take_any() {
+                    if let Ok(a) = any(&mut p) {
                         proptest::prop_assert!(held.insert(a));
                     }
                 } else if let Some(&a) = held.iter().nth(usize::from(op - 20)) {

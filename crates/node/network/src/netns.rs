@@ -1,0 +1,43 @@
+//! Network namespaces of threads.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+
+use crate::NetworkError;
+
+fn failed(action: &'static str) -> impl Fn(Errno) -> NetworkError {
+    move |e| NetworkError::Io { action, subject: "network namespace".to_owned(), source: e.into() }
+}
+
+/// Opens the calling thread's network namespace.
+pub(crate) fn current() -> Result<OwnedFd, NetworkError> {
+    rustix::fs::open("/proc/thread-self/ns/net", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(failed("opening"))
+}
+
+/// Runs `work` with the calling thread in a fresh network namespace, then brings the thread back to `home`.
+pub(crate) fn in_new<T>(
+    home: &OwnedFd,
+    work: impl FnOnce(OwnedFd) -> Result<T, NetworkError>,
+) -> Result<T, NetworkError> {
+    // Deprecated because the flags FILES and VM can break Rust's assumptions; NEWNET touches neither.
+    #[allow(deprecated)]
+    rustix::thread::unshare(UnshareFlags::NEWNET).map_err(failed("making"))?;
+    let _return = Return(home);
+    work(current()?)
+}
+
+struct Return<'a>(&'a OwnedFd);
+
+impl Drop for Return<'_> {
+    fn drop(&mut self) {
+        if rustix::thread::move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).is_err() {
+            // The caller came from there with the right to make namespaces, so this cannot be refused. If it were,
+            // the thread would go on to serve other work in a container's namespace.
+            std::process::abort();
+        }
+    }
+}

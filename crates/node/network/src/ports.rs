@@ -1,0 +1,197 @@
+//! Which host ports are published, and the sockets that keep them.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use wharf_firewall::Protocol;
+
+use crate::{BoundPort, NetworkError, PortRequest, sysctl};
+
+/// Docker's backlog for published ports (Go's `listenerBacklog`, the usual somaxconn).
+const BACKLOG: i32 = 4096;
+
+/// Ports of this daemon's containers. The sockets themselves are held by the shims; this is what tells a port of ours
+/// from a port of someone else, and what remains when a kernel has no sockets for a protocol.
+#[derive(Debug, Default)]
+pub(crate) struct PortTable {
+    taken: HashMap<(Protocol, u16), Vec<IpAddr>>,
+    next: HashMap<Protocol, u16>,
+}
+
+/// A port with the socket that keeps it.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    pub(crate) port: BoundPort,
+    pub(crate) socket: Option<OwnedFd>,
+}
+
+/// For whom ports are reserved.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Owner<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) endpoint: &'a str,
+    /// Container address shown in messages.
+    pub(crate) address: IpAddr,
+    /// The bridge's default binding.
+    pub(crate) binding: Option<IpAddr>,
+}
+
+impl PortTable {
+    /// Notes a port of an adopted container.
+    pub(crate) fn adopt(&mut self, port: &BoundPort) {
+        self.taken.entry((port.protocol, port.host_port)).or_default().push(port.host_ip);
+    }
+
+    /// Frees a port. One that is not taken changes nothing.
+    pub(crate) fn release(&mut self, port: &BoundPort) {
+        let key = (port.protocol, port.host_port);
+        if let Some(addresses) = self.taken.get_mut(&key) {
+            if let Some(at) = addresses.iter().position(|a| *a == port.host_ip) {
+                addresses.swap_remove(at);
+            }
+            if addresses.is_empty() {
+                self.taken.remove(&key);
+            }
+        }
+    }
+
+    /// Reserves all requested ports, or none.
+    pub(crate) fn reserve(
+        &mut self,
+        requests: &[PortRequest],
+        owner: Owner<'_>,
+    ) -> Result<Vec<Reserved>, NetworkError> {
+        let mut all = Vec::new();
+        for request in requests {
+            match self.reserve_one(request, owner) {
+                Ok(reserved) => all.extend(reserved),
+                Err(e) => {
+                    all.iter().for_each(|r: &Reserved| self.release(&r.port));
+                    return Err(e);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn reserve_one(&mut self, request: &PortRequest, owner: Owner<'_>) -> Result<Vec<Reserved>, NetworkError> {
+        let addresses = match request.host_ip.or(owner.binding) {
+            Some(address) => vec![address],
+            None if ipv6_works() => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None => vec![Ipv4Addr::UNSPECIFIED.into()],
+        };
+        let any = request.host_port == 0;
+        let (first, last) = if any { ephemeral() } else { (request.host_port, request.host_port_end) };
+        let start = match self.next.get(&request.protocol) {
+            Some(next) if any && (first..=last).contains(next) => *next,
+            _ => first,
+        };
+        let mut failure = None;
+        for port in (start..=last).chain(first..start) {
+            match self.try_port(request, owner, &addresses, port) {
+                Ok(reserved) => {
+                    if any {
+                        self.next.insert(request.protocol, if port == last { first } else { port + 1 });
+                    }
+                    return Ok(reserved);
+                }
+                // An address that this host does not have will not do for the next port either.
+                Err(e @ NetworkError::PortBind { source, .. }) if source != Errno::ADDRINUSE => return Err(e),
+                Err(e) => failure = Some(e),
+            }
+        }
+        match failure {
+            Some(e) if !any => Err(e),
+            _ => Err(NetworkError::PortsExhausted { name: owner.name.into(), endpoint: owner.endpoint.into() }),
+        }
+    }
+
+    fn try_port(
+        &mut self,
+        request: &PortRequest,
+        owner: Owner<'_>,
+        addresses: &[IpAddr],
+        port: u16,
+    ) -> Result<Vec<Reserved>, NetworkError> {
+        let key = (request.protocol, port);
+        let mut reserved = Vec::with_capacity(addresses.len());
+        for &address in addresses {
+            if let Some(holder) = self.taken.get(&key).and_then(|t| t.iter().find(|held| clash(**held, address))) {
+                let address = SocketAddr::new(*holder, port);
+                let (name, endpoint) = (owner.name.to_owned(), owner.endpoint.to_owned());
+                return Err(NetworkError::PortAllocated { name, endpoint, address });
+            }
+            let socket = bind(request.protocol, SocketAddr::new(address, port)).map_err(|source| {
+                let single = request.host_port == request.host_port_end;
+                NetworkError::PortBind {
+                    name: owner.name.to_owned(),
+                    endpoint: owner.endpoint.to_owned(),
+                    range: (!single).then_some(port),
+                    host: host_text(address, request),
+                    to: SocketAddr::new(owner.address, request.container_port),
+                    protocol: request.protocol,
+                    source,
+                }
+            })?;
+            let PortRequest { protocol, container_port, .. } = *request;
+            let port = BoundPort { protocol, container_port, host_ip: address, host_port: port };
+            reserved.push(Reserved { port, socket });
+        }
+        reserved.iter().for_each(|r| self.adopt(&r.port));
+        Ok(reserved)
+    }
+}
+
+fn host_text(address: IpAddr, request: &PortRequest) -> String {
+    let one = SocketAddr::new(address, request.host_port).to_string();
+    if request.host_port == request.host_port_end { one } else { format!("{one}-{}", request.host_port_end) }
+}
+
+/// Whether two host addresses cannot both have the same port.
+fn clash(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv6() == b.is_ipv6() && (a == b || a.is_unspecified() || b.is_unspecified())
+}
+
+/// The range for ports that nobody named, as Docker takes it from the kernel.
+fn ephemeral() -> (u16, u16) {
+    let range = sysctl::read("ipv4/ip_local_port_range").and_then(|text| {
+        let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+        Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    });
+    range.filter(|(first, last)| *first > 0 && first <= last).unwrap_or((49153, 65535))
+}
+
+fn ipv6_works() -> bool {
+    sysctl::read("ipv6/conf/all/disable_ipv6").as_deref() == Some("0")
+}
+
+/// Binds a socket that keeps the port: TCP also listens, because two bound sockets that do not listen may share.
+/// Absent if this kernel has no sockets for the protocol (SCTP as a module that is not loaded).
+fn bind(protocol: Protocol, address: SocketAddr) -> Result<Option<OwnedFd>, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let (kind, number) = match protocol {
+        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+    };
+    let socket = match rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, Some(number)) {
+        Ok(socket) => socket,
+        Err(Errno::PROTONOSUPPORT | Errno::SOCKTNOSUPPORT) if protocol == Protocol::Sctp => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    if protocol == Protocol::Tcp {
+        // Connections of an earlier holder that still wait for their end do not hinder.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    if protocol != Protocol::Udp {
+        rustix::net::listen(&socket, BACKLOG)?;
+    }
+    Ok(Some(socket))
+}

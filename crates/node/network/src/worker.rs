@@ -1,0 +1,229 @@
+//! The background thread: fills the pool, names links, watches other programs' tables.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use wharf_error::Chain;
+use wharf_firewall::neighbours;
+use wharf_netlink::route::{self, Which};
+use wharf_netlink::{Family, NetlinkError, Requests, Socket, conntrack, nft};
+use wharf_types::ContainerId;
+
+use crate::networks::{Shared, lock};
+use crate::{NetworkConfig, NetworkError};
+
+/// How long other programs' tables must be quiet before we look at them: reloads come in many transactions.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// What callers leave for the thread to do.
+#[derive(Debug, Default)]
+struct Inbox {
+    stop: bool,
+    taken: Vec<(String, ContainerId)>,
+    flows: Vec<IpAddr>,
+}
+
+/// The thread; dropping it stops and joins it.
+pub(crate) struct Worker {
+    inbox: Arc<Mutex<Inbox>>,
+    wake: Arc<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. It first fills the pool.
+    pub(crate) fn start(shared: Arc<Shared>) -> Result<Self, NetworkError> {
+        let io = |action, source| NetworkError::Io { action, subject: "background thread".to_owned(), source };
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        let wake = Arc::new(eventfd(0, flags).map_err(|e| io("waking", e.into()))?);
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let monitor = match &shared.rules {
+            Some(_) => Some(open_monitor(&shared.config)?),
+            None => None,
+        };
+        let this = Thread { shared, inbox: Arc::clone(&inbox), wake: Arc::clone(&wake), monitor, changed: None };
+        let thread = std::thread::Builder::new()
+            .name("network".into())
+            .stack_size(256 * 1024)
+            .spawn(move || this.run())
+            .map_err(|e| io("starting", e))?;
+        Ok(Self { inbox, wake, thread: Some(thread) })
+    }
+
+    /// A sandbox went to a container: another is to be made, and its link is to be named after the container.
+    pub(crate) fn taken(&self, link: String, container: ContainerId) {
+        lock(&self.inbox).taken.push((link, container));
+        self.refill();
+    }
+
+    /// The pool may have room.
+    pub(crate) fn refill(&self) {
+        // A full counter (EAGAIN) is a wake-up that was not yet seen.
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Connections to these addresses are to be forgotten, so that datagrams of old clients find the next container.
+    pub(crate) fn forget_flows(&self, addresses: Vec<IpAddr>) {
+        lock(&self.inbox).flows.extend(addresses);
+        self.refill();
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        lock(&self.inbox).stop = true;
+        self.refill();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn open_monitor(config: &NetworkConfig) -> Result<Socket, NetworkError> {
+    Socket::with_groups(Family::Netfilter, nft::EVENTS).map_err(|source| NetworkError::Link {
+        action: "watching tables beside",
+        link: config.table.clone(),
+        source,
+    })
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    inbox: Arc<Mutex<Inbox>>,
+    wake: Arc<OwnedFd>,
+    monitor: Option<Socket>,
+    /// When somebody last changed a chain or rule.
+    changed: Option<Instant>,
+}
+
+impl Thread {
+    fn run(mut self) {
+        loop {
+            let inbox = std::mem::take(&mut *lock(&self.inbox));
+            if inbox.stop {
+                return;
+            }
+            self.name(inbox.taken);
+            self.forget(&inbox.flows);
+            self.fill();
+            if self.changed.is_some_and(|at| at.elapsed() >= QUIET) {
+                self.changed = None;
+                self.restore();
+            }
+            self.wait();
+        }
+    }
+
+    fn wait(&mut self) {
+        let timeout = self.changed.map(|at| QUIET.saturating_sub(at.elapsed()) + Duration::from_millis(1));
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
+        if let Some(monitor) = &self.monitor {
+            fds.push(PollFd::from_borrowed_fd(monitor.as_fd(), PollFlags::IN));
+        }
+        // An interrupted wait is a short one.
+        let _ = poll(&mut fds, timeout.as_ref());
+        let heard = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let mut counter = [0; 8];
+        // EAGAIN: it was the monitor.
+        let _ = rustix::io::read(&*self.wake, &mut counter);
+        if heard {
+            self.hear();
+        }
+    }
+
+    fn hear(&mut self) {
+        let Some(monitor) = &mut self.monitor else { return };
+        let mut foreign = false;
+        match monitor.events(|message| foreign |= nft::event(message).is_some()) {
+            Ok(()) => {}
+            Err(NetlinkError::Overrun) => foreign = true,
+            Err(e) => {
+                tracing::warn!(error = %Chain(&e), "tables are no longer watched");
+                self.monitor = None;
+            }
+        }
+        if foreign {
+            self.changed = Some(Instant::now());
+        }
+    }
+
+    /// Puts back what a reload of other programs' rules took away.
+    fn restore(&self) {
+        let Some(rules) = &self.shared.rules else { return };
+        let outcome = match rules.table.is_whole(&rules.set) {
+            Ok(true) => neighbours::settle(&rules.table, &rules.wish).map(|changes| {
+                if !changes.is_empty() {
+                    tracing::info!(changes = changes.len(), "firewall rules of neighbours changed; added ours again");
+                }
+            }),
+            Ok(false) => {
+                tracing::warn!(table = rules.table.name(), "firewall table was removed by someone; writing it again");
+                match self.shared.write_rules() {
+                    Err(NetworkError::Firewall(e)) => Err(e),
+                    _ => Ok(()),
+                }
+            }
+            Err(e) => Err(e),
+        };
+        if let Err(e) = outcome {
+            tracing::warn!(error = %Chain(&e), "firewall rules");
+        }
+    }
+
+    fn name(&self, taken: Vec<(String, ContainerId)>) {
+        if taken.is_empty() {
+            return;
+        }
+        let mut requests = Requests::new();
+        for (link, container) in &taken {
+            let alias = format!("wharf:{}:{container}", self.shared.config.instance);
+            route::set_alias(&mut requests, Which::Name(link), &alias);
+        }
+        match lock(&self.shared.host).call(&mut requests) {
+            // The container is gone already.
+            Err(e) if !e.is(wharf_netlink::Errno::NODEV) => {
+                tracing::warn!(error = %Chain(&e), "naming container links");
+            }
+            _ => {}
+        }
+    }
+
+    fn forget(&self, addresses: &[IpAddr]) {
+        for ipv6 in [false, true] {
+            if !addresses.iter().any(|a| a.is_ipv6() == ipv6) {
+                continue;
+            }
+            let outcome = Socket::open(Family::Netfilter)
+                .and_then(|mut s| conntrack::forget(&mut s, ipv6, |flow| addresses.contains(&flow.answered_by)));
+            if let Err(e) = outcome {
+                tracing::warn!(error = %Chain(&e), "forgetting connections");
+            }
+        }
+    }
+
+    /// Fills the pool when half of it is used.
+    fn fill(&self) {
+        let Some(plan) = &self.shared.plan else { return };
+        let size = self.shared.config.pool_size;
+        let present = lock(&self.shared.state).ready.len();
+        if present > size / 2 {
+            return;
+        }
+        for _ in present..size {
+            match self.shared.build(plan) {
+                Ok(sandbox) => lock(&self.shared.state).ready.push_back(sandbox),
+                Err(e) => {
+                    // The container that needs one will be told.
+                    tracing::debug!(error = %Chain(&e), "no sandbox for the pool");
+                    return;
+                }
+            }
+        }
+    }
+}
