@@ -166,6 +166,12 @@ pub fn set_up(r: &mut Requests, which: Which<'_>) {
     put_link(r, which, IFF_UP, IFF_UP);
 }
 
+/// Lowers a link.
+pub fn set_down(r: &mut Requests, which: Which<'_>) {
+    r.begin("set link down", NEWLINK, 0);
+    put_link(r, which, 0, IFF_UP);
+}
+
 /// Sets a link's alias, at most 255 bytes.
 pub fn set_alias(r: &mut Requests, which: Which<'_>, alias: &str) {
     r.begin("set link alias", NEWLINK, 0);

@@ -295,6 +295,7 @@ mod tests {
             handle,
             comment: comment.map(str::to_owned),
             targets: target.map(str::to_owned).into_iter().collect(),
+            packets: 0,
         }
     }
 

@@ -77,7 +77,7 @@ pub enum NetworkError {
     },
     /// A published port cannot be bound on the host.
     #[error(
-        "driver failed programming external connectivity on endpoint {name} ({endpoint}): failed to bind host port {}for {host}:{to}/{protocol}: {}", within(.range), lower(.source)
+        "driver failed programming external connectivity on endpoint {name} ({endpoint}): failed to bind host port {}for {host}:{to}/{protocol}: {}", within(.range), lower(.errno)
     )]
     PortBind {
         /// The container's name.
@@ -92,9 +92,8 @@ pub enum NetworkError {
         to: SocketAddr,
         /// Transport protocol.
         protocol: Protocol,
-        /// The system's answer.
-        #[source]
-        source: rustix::io::Errno,
+        /// The system's answer, which is part of Docker's text.
+        errno: rustix::io::Errno,
     },
     /// No port of the asked-for range is free.
     #[error("driver failed programming external connectivity on endpoint {name} ({endpoint}): all ports are allocated")]

@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) plan: Option<Plan>,
     home: OwnedFd,
     pub(crate) host: Mutex<Socket>,
+    /// Held while the pool is filled: who finds it empty waits for the sandbox under way instead of making another.
+    pub(crate) filling: Mutex<()>,
     /// The rules; absent if both families are switched off.
     pub(crate) rules: Option<Rules>,
     pub(crate) state: Mutex<State>,
@@ -97,8 +99,16 @@ impl Networks {
         let state = adopt(opened.as_ref(), config.bridge.as_ref().and_then(|b| b.fixed_cidr_v6), adopted)?;
         let plan = plan(&config, opened.as_ref());
         let home = netns::current()?;
-        let shared =
-            Shared { bridge: opened, plan, home, host: Mutex::new(host), rules, state: Mutex::new(state), config };
+        let shared = Shared {
+            bridge: opened,
+            plan,
+            home,
+            host: Mutex::new(host),
+            filling: Mutex::new(()),
+            rules,
+            state: Mutex::new(state),
+            config,
+        };
         shared.write_rules()?;
         if let (Some(bridge), Some(rules)) = (&shared.bridge, &shared.rules)
             && rules.wish.families.ipv4
@@ -119,8 +129,7 @@ impl Networks {
     pub fn attach(&self, request: &EndpointRequest) -> Result<Attachment, NetworkError> {
         let shared = &self.shared;
         let plan = shared.plan.as_ref().ok_or(NetworkError::NoDefaultNetwork)?;
-        let ready = lock(&shared.state).ready.pop_front();
-        let sandbox = match ready {
+        let sandbox = match shared.ready() {
             Some(sandbox) => sandbox,
             None => shared.build(plan)?,
         };
@@ -248,6 +257,14 @@ fn published(endpoint: &Endpoint) -> Vec<Published> {
 }
 
 impl Shared {
+    fn ready(&self) -> Option<Sandbox> {
+        let take = || lock(&self.state).ready.pop_front();
+        take().or_else(|| {
+            let _filled = lock(&self.filling);
+            take()
+        })
+    }
+
     /// Makes a sandbox for which an address is free.
     pub(crate) fn build(&self, plan: &Plan) -> Result<Sandbox, NetworkError> {
         let (ipv4, ipv6, announce) = {
@@ -264,7 +281,7 @@ impl Shared {
             };
             (four, six, strange.remove(&four.address()))
         };
-        let built = Sandbox::build(plan, &mut lock(&self.host), &self.home, ipv4, ipv6);
+        let built = Sandbox::build(plan, &self.home, ipv4, ipv6);
         match built {
             Ok(mut sandbox) => {
                 sandbox.announce = announce;

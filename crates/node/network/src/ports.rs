@@ -99,7 +99,7 @@ impl PortTable {
                     return Ok(reserved);
                 }
                 // An address that this host does not have will not do for the next port either.
-                Err(e @ NetworkError::PortBind { source, .. }) if source != Errno::ADDRINUSE => return Err(e),
+                Err(e @ NetworkError::PortBind { errno, .. }) if errno != Errno::ADDRINUSE => return Err(e),
                 Err(e) => failure = Some(e),
             }
         }
@@ -124,7 +124,7 @@ impl PortTable {
                 let (name, endpoint) = (owner.name.to_owned(), owner.endpoint.to_owned());
                 return Err(NetworkError::PortAllocated { name, endpoint, address });
             }
-            let socket = bind(request.protocol, SocketAddr::new(address, port)).map_err(|source| {
+            let socket = bind(request.protocol, SocketAddr::new(address, port)).map_err(|errno| {
                 let single = request.host_port == request.host_port_end;
                 NetworkError::PortBind {
                     name: owner.name.to_owned(),
@@ -133,7 +133,7 @@ impl PortTable {
                     host: host_text(address, request),
                     to: SocketAddr::new(owner.address, request.container_port),
                     protocol: request.protocol,
-                    source,
+                    errno,
                 }
             })?;
             let PortRequest { protocol, container_port, .. } = *request;

@@ -64,18 +64,17 @@ fn failed<'a>(action: &'static str, link: &'a str) -> impl Fn(wharf_netlink::Net
 }
 
 impl Sandbox {
-    /// Makes a sandbox. `host` is a socket of the bridge's namespace, `home` that namespace.
-    pub(crate) fn build(
-        plan: &Plan,
-        host: &mut Socket,
-        home: &OwnedFd,
-        ipv4: Cidr,
-        ipv6: Option<Cidr>,
-    ) -> Result<Self, NetworkError> {
-        // With br_netfilter, a container that calls its own published port is sent back out of the port it came in.
-        let hairpin = sysctl::read("bridge/bridge-nf-call-iptables").as_deref() == Some("1");
+    /// Makes a sandbox beside the bridge, whose namespace is `home` and that of the calling thread.
+    pub(crate) fn build(plan: &Plan, home: &OwnedFd, ipv4: Cidr, ipv6: Option<Cidr>) -> Result<Self, NetworkError> {
+        // With br_netfilter, published ports are translated on the bridge itself: a container that calls its own is
+        // sent back out of the port it came in, and isolated ports could not call each other's. The rules then see
+        // what stays on the bridge and do the isolation; without br_netfilter only the bridge's ports can.
+        let filtered = |name: &str| sysctl::read(name).as_deref() == Some("1");
+        let hairpin = filtered("bridge/bridge-nf-call-iptables");
+        let isolated = plan.isolated && !(hairpin && (ipv6.is_none() || filtered("bridge/bridge-nf-call-ip6tables")));
         let host_link = random::link()?;
         let mac = mac_of(ipv4.address());
+        let mut host = Socket::open(Family::Route).map_err(failed("adding link", &host_link))?;
         netns::in_new(home, |netns| {
             let mut requests = Requests::new();
             let veth = Veth {
@@ -88,8 +87,8 @@ impl Sandbox {
             };
             route::add_veth(&mut requests, &veth);
             route::set_alias(&mut requests, Which::Name(&host_link), &plan.alias);
-            if hairpin || plan.isolated {
-                route::set_port(&mut requests, Which::Name(&host_link), hairpin, plan.isolated);
+            if hairpin || isolated {
+                route::set_port(&mut requests, Which::Name(&host_link), hairpin, isolated);
             }
             host.call(&mut requests).map_err(failed("adding link", &host_link))?;
             let mut inner = Socket::open(Family::Route).map_err(failed("configuring", LINK))?;
@@ -108,11 +107,7 @@ impl Sandbox {
 
     /// Makes it answer: the last step before a container has it.
     pub(crate) fn enable(&mut self, plan: &Plan, mac: Option<MacAddress>) -> Result<(), NetworkError> {
-        rustix::io::write(&self.arp, b"0").map_err(|e| NetworkError::Io {
-            action: "writing",
-            subject: "net/ipv4/conf/eth0/arp_ignore".to_owned(),
-            source: e.into(),
-        })?;
+        answer_arp(&self.arp, b"0")?;
         let mut requests = Requests::new();
         if mac.is_some() || self.announce {
             // Setting the address, even to what it is, makes the kernel announce it (arp_notify).
@@ -144,10 +139,16 @@ fn set_parameters(ipv6: bool) -> Result<OwnedFd, NetworkError> {
     }
     sysctl::write("ipv4/conf/eth0/arp_notify", "1")?;
     let arp = sysctl::open("ipv4/conf/eth0/arp_ignore")?;
-    rustix::io::write(&arp, b"8").map_err(|e| NetworkError::Io {
+    answer_arp(&arp, b"8")?;
+    Ok(arp)
+}
+
+/// Writes `arp_ignore`: 0 answers, 8 does not. At offset 0, since the kernel ignores numbers written elsewhere.
+fn answer_arp(parameter: &OwnedFd, value: &[u8]) -> Result<(), NetworkError> {
+    rustix::io::pwrite(parameter, value, 0).map_err(|e| NetworkError::Io {
         action: "writing",
         subject: "net/ipv4/conf/eth0/arp_ignore".to_owned(),
         source: e.into(),
     })?;
-    Ok(arp)
+    Ok(())
 }

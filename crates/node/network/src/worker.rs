@@ -216,6 +216,7 @@ impl Thread {
             return;
         }
         for _ in present..size {
+            let _filling = lock(&self.shared.filling);
             match self.shared.build(plan) {
                 Ok(sandbox) => lock(&self.shared.state).ready.push_back(sandbox),
                 Err(e) => {

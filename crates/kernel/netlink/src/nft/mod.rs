@@ -8,7 +8,7 @@ mod read;
 
 pub use batch::{Base, Batch, Element, Hook, Kind, MapType, Place};
 pub use expression::{CtKey, Expr, MetaKey, PayloadBase, Verdict};
-pub use read::{ChainInfo, Event, RuleInfo, chains, event, rules};
+pub use read::{ChainInfo, Event, RuleInfo, chains, element_count, event, rules};
 
 /// The packets that a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -8,6 +8,7 @@ const NEWCHAIN: u16 = SUBSYSTEM | 3;
 const GETCHAIN: u16 = SUBSYSTEM | 4;
 const NEWRULE: u16 = SUBSYSTEM | 6;
 const GETRULE: u16 = SUBSYSTEM | 7;
+const GETELEMENT: u16 = SUBSYSTEM | 13;
 
 /// A chain that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct RuleInfo {
     pub comment: Option<String>,
     /// The chains that it jumps or goes to.
     pub targets: Vec<String>,
+    /// What its counters have seen; 0 without counter.
+    pub packets: u64,
 }
 
 /// Somebody changed tables, chains or rules.
@@ -73,6 +76,23 @@ pub fn rules(socket: &mut Socket, family: Family, table: &str, chain: &str) -> R
         },
         |all: &mut Vec<RuleInfo>, message| {
             all.extend(read_rule(message));
+            Ok(())
+        },
+    )
+}
+
+/// Counts the elements of a set or map.
+pub fn element_count(socket: &mut Socket, family: Family, table: &str, set: &str) -> Result<usize, NetlinkError> {
+    socket.dump(
+        |r, flags| {
+            r.begin("list elements", GETELEMENT, flags);
+            r.put(&[family.number(), 0, 0, 0]);
+            r.attr_text(1, table);
+            r.attr_text(2, set);
+        },
+        |count: &mut usize, message| {
+            let list = body(message).and_then(|(_, b)| attributes(b).find(|a| a.kind == 3));
+            *count += list.map_or(0, |l| l.nested().count());
             Ok(())
         },
     )
@@ -121,11 +141,14 @@ fn read_chain(message: &Message<'_>) -> Option<ChainInfo> {
 
 fn read_rule(message: &Message<'_>) -> Option<RuleInfo> {
     let (_, body) = body(message).filter(|_| message.kind == NEWRULE)?;
-    let mut rule = RuleInfo { handle: 0, comment: None, targets: Vec::new() };
+    let mut rule = RuleInfo { handle: 0, comment: None, targets: Vec::new(), packets: 0 };
     for attribute in attributes(body) {
         match attribute.kind {
             3 => rule.handle = attribute.be64().unwrap_or(0),
-            4 => rule.targets = attribute.nested().filter_map(|e| target(&e)).collect(),
+            4 => {
+                rule.targets = attribute.nested().filter_map(|e| target(&e)).collect();
+                rule.packets = attribute.nested().filter_map(|e| counted(&e)).sum();
+            }
             7 => rule.comment = comment(&attribute),
             _ => {}
         }
@@ -133,17 +156,23 @@ fn read_rule(message: &Message<'_>) -> Option<RuleInfo> {
     Some(rule)
 }
 
+/// The data of an expression of the given name.
+fn data<'a>(expression: &Attribute<'a>, name: &[u8]) -> Option<Attribute<'a>> {
+    let found = expression.nested().find(|a| a.kind == 1)?.value;
+    let matches = found.strip_suffix(b"\0").unwrap_or(found) == name;
+    expression.nested().find(|a| a.kind == 2 && matches)
+}
+
 /// The chain named by the verdict of an `immediate` expression.
 fn target(expression: &Attribute<'_>) -> Option<String> {
-    let find = |of: &Attribute<'_>, kind| of.nested().find(|a| a.kind == kind).map(|a| a.value.to_vec());
-    let name = find(expression, 1)?;
-    if name.strip_suffix(b"\0").unwrap_or(&name) != b"immediate" {
-        return None;
-    }
-    let data = expression.nested().find(|a| a.kind == 2)?;
-    let data = data.nested().find(|a| a.kind == 2)?;
-    let verdict = data.nested().find(|a| a.kind == 2)?;
+    let value = data(expression, b"immediate")?.nested().find(|a| a.kind == 2)?;
+    let verdict = value.nested().find(|a| a.kind == 2)?;
     verdict.nested().find(|a| a.kind == 2).map(|a| a.text())
+}
+
+/// The packets that a `counter` expression has seen.
+fn counted(expression: &Attribute<'_>) -> Option<u64> {
+    data(expression, b"counter")?.nested().find(|a| a.kind == 2)?.be64()
 }
 
 /// The comment among type-length-value notes (see `note` in the batch).
