@@ -98,7 +98,8 @@ impl Supervisor {
         let Some(process) = self.processes.get_mut(&number) else { return };
         process.phase = Phase::Stopped { status, at };
         let waiters = std::mem::take(&mut process.waiters);
-        let answer = task::WaitResponse { exit_status: status, exited_at: Some(at.into()) }.encode_to_vec();
+        let oom = self.oom_kills > 0;
+        let answer = task::WaitResponse { exit_status: status, exited_at: Some(at.into()), oom }.encode_to_vec();
         for (client, stream) in waiters {
             self.answer(client, stream, Ok(answer.clone()));
             self.flush_client(client);

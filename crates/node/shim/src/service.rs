@@ -223,10 +223,11 @@ impl Supervisor {
     }
 
     fn wait(&mut self, client: u32, stream: u32, request: &Request) -> Reply {
+        let oom = self.oom_kills > 0;
         let found = decode(request).and_then(|r: task::WaitRequest| {
             let (_, process) = self.process(&r.id, &r.exec_id)?;
             if let Phase::Stopped { status, at } = process.phase {
-                let answer = task::WaitResponse { exit_status: status, exited_at: Some(at.into()) };
+                let answer = task::WaitResponse { exit_status: status, exited_at: Some(at.into()), oom };
                 return Ok(Some(answer.encode_to_vec()));
             }
             process.waiters.push((client, stream));

@@ -34,6 +34,14 @@ pub enum TaskError {
         /// The container.
         id: String,
     },
+    /// The connection broke before the answer: the shim may or may not have done what was asked.
+    #[error("connection to the shim of container {id} was lost during {call}")]
+    Lost {
+        /// The container.
+        id: String,
+        /// The method.
+        call: &'static str,
+    },
     /// The shim did not answer in time.
     #[error("shim of container {id} did not answer {call} within {after:?}")]
     Deadline {
@@ -80,7 +88,7 @@ impl HasKind for TaskError {
     fn kind(&self) -> Kind {
         match self {
             TaskError::Folder { .. } | TaskError::Spawn { .. } | TaskError::Protocol { .. } => Kind::System,
-            TaskError::Gone { .. } => Kind::Unavailable,
+            TaskError::Gone { .. } | TaskError::Lost { .. } => Kind::Unavailable,
             TaskError::Deadline { .. } => Kind::Deadline,
             TaskError::Remote { code, .. } => code.kind(),
         }

@@ -1,55 +1,35 @@
-//! The `records` file: what the shim states before it reports it, one JSON line each.
+//! The `records` file: what the shim states before it reports it.
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use wharf_types::Timestamp;
+use wharf_proto_task::record::{Record, RecordKind};
 
-use crate::TaskError;
+use crate::{Exit, TaskError};
 
-/// The kind of a fact.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RecordKind {
-    /// A process runs.
-    Started,
-    /// A process ended.
-    Exit,
-    /// The kernel killed a process of the container for want of memory.
-    Oom,
-}
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// One fact of a container's run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The kernel's boot id; a record of another boot is history.
-    pub boot: String,
-    /// The kind.
-    pub kind: RecordKind,
-    /// The exec, empty for the container's first process.
-    #[serde(default)]
-    pub exec: String,
-    /// Process id on the host, 0 where none applies.
-    #[serde(default)]
-    pub pid: u32,
-    /// Exit code or 128 + signal; only with `exit`.
-    #[serde(default)]
-    pub status: u32,
-    /// When.
-    pub at: Timestamp,
-}
-
-#[allow(clippy::unimplemented, reason = "first landing: signatures")]
-impl Record {
-    /// Reads the records of a task folder; a torn last line is passed over, a missing file has none.
-    pub fn read_all(folder: &Path) -> Result<Vec<Record>, TaskError> {
-        let _ = folder;
-        unimplemented!()
+/// Reads the records of a task folder; a torn last line is passed over, a missing file has none.
+pub fn read_records(folder: &Path) -> Result<Vec<Record>, TaskError> {
+    let path = folder.join("records");
+    match std::fs::read(&path) {
+        Ok(text) => Ok(Record::parse_all(&text)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(TaskError::Folder { operation: "read", path, source }),
     }
 }
 
 /// The kernel's boot id, as records carry it. Source: proc_sys_kernel(5), `random/boot_id`.
-#[allow(clippy::unimplemented, reason = "first landing: signatures")]
 pub fn boot_id() -> Result<String, TaskError> {
-    unimplemented!()
+    std::fs::read_to_string(BOOT_ID).map(|text| text.trim().to_owned()).map_err(|source| TaskError::Folder {
+        operation: "read",
+        path: BOOT_ID.into(),
+        source,
+    })
+}
+
+/// How a process ended, if that was recorded.
+pub(crate) fn exit_of(records: &[Record], exec: &str) -> Option<Exit> {
+    let exit = records.iter().rfind(|r| r.kind == RecordKind::Exit && r.exec == exec)?;
+    let oom = records.iter().any(|r| r.kind == RecordKind::Oom);
+    Some(Exit { status: exit.status, at: exit.at, oom })
 }

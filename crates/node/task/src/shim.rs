@@ -1,12 +1,21 @@
 //! One shim: typed calls, waiting and attaching.
 
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 use wharf_logs::Position;
+use wharf_proto_task::{Any, Code, Empty, Message, Response, shim, task};
 use wharf_types::{ExecId, Mount, Signal, Timestamp};
 
 use crate::TaskError;
+use crate::connection::{Broken, Connection, read_response, request_frame};
+use crate::folder::socket_path;
+use crate::record::{exit_of, read_records};
 
 /// Where a process's stdin comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -53,7 +62,7 @@ pub struct AttachRequest {
     pub stdout: bool,
     /// Gets stderr.
     pub stderr: bool,
-    /// Output from the first byte of this run instead of from now on.
+    /// Output from the first byte of this run (as far as the spool's current file holds it) instead of from now on.
     pub from_start: bool,
 }
 
@@ -110,102 +119,289 @@ pub struct State {
 /// that is stopped or stuck holds up only its own container. `exec` is `None` for the container's first process.
 #[derive(Clone, Debug)]
 pub struct Shim {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
 }
 
-#[allow(clippy::unimplemented, clippy::unused_async, reason = "first landing: signatures")]
-#[allow(unused_variables, reason = "first landing: signatures")]
+#[derive(Debug)]
+struct Inner {
+    id: String,
+    path: PathBuf,
+    dir: OwnedFd,
+    pid: u32,
+    connection: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    /// Becomes true when the shim's process is gone.
+    gone: watch::Receiver<bool>,
+}
+
+/// Time limit of a call that only looks or tells.
+const SHORT: Duration = Duration::from_secs(10);
+
+/// Time limit of a call that starts a process: hooks and slow disks are in it.
+const LONG: Duration = Duration::from_secs(120);
+
+fn name(exec: Option<&ExecId>) -> String {
+    exec.map_or_else(String::new, |exec| exec.as_str().to_owned())
+}
+
 impl Shim {
+    pub(crate) fn new(id: &str, path: PathBuf, dir: OwnedFd, pid: u32, gone: watch::Receiver<bool>) -> Shim {
+        let (id, connection) = (id.to_owned(), tokio::sync::Mutex::new(None));
+        Shim { inner: Arc::new(Inner { id, path, dir, pid, connection, gone }) }
+    }
+
     /// The shim's own process id.
     pub fn pid(&self) -> u32 {
-        let _ = &self.inner;
-        unimplemented!()
+        self.inner.pid
     }
 
     /// Prepares the container; its first process waits for [`Shim::start`]. Returns its pid.
     pub async fn create(&self, request: CreateRequest) -> Result<u32, TaskError> {
-        unimplemented!()
+        let message = task::CreateTaskRequest {
+            id: self.inner.id.clone(),
+            bundle: self.inner.path.to_string_lossy().into_owned(),
+            rootfs: request.rootfs.iter().map(task::Mount::from).collect(),
+            terminal: request.terminal,
+            stdin: request.stdin.field(),
+            ..task::CreateTaskRequest::default()
+        };
+        let answer: task::CreateTaskResponse = self.call("Create", &message, Some(LONG)).await?;
+        Ok(answer.pid)
     }
 
     /// Runs a prepared process. Returns its pid.
     pub async fn start(&self, exec: Option<&ExecId>) -> Result<u32, TaskError> {
-        unimplemented!()
+        let message = task::StartRequest { id: self.inner.id.clone(), exec_id: name(exec) };
+        let answer: task::StartResponse = self.call("Start", &message, Some(LONG)).await?;
+        Ok(answer.pid)
     }
 
     /// Prepares a further process.
     pub async fn exec(&self, request: ExecRequest) -> Result<(), TaskError> {
-        unimplemented!()
+        let message = task::ExecProcessRequest {
+            id: self.inner.id.clone(),
+            exec_id: request.exec.as_str().to_owned(),
+            terminal: request.terminal,
+            stdin: request.stdin.field(),
+            spec: Some(Any { type_url: task::PROCESS_TYPE.to_owned(), value: request.process }),
+            ..task::ExecProcessRequest::default()
+        };
+        self.call::<Empty>("Exec", &message, Some(LONG)).await.map(drop)
     }
 
     /// Sends a signal, with `all` to every process of the container. NotFound if the process has ended.
     pub async fn kill(&self, exec: Option<&ExecId>, signal: Signal, all: bool) -> Result<(), TaskError> {
-        unimplemented!()
+        let signal = u32::from(signal.number());
+        let message = task::KillRequest { id: self.inner.id.clone(), exec_id: name(exec), signal, all };
+        self.call::<Empty>("Kill", &message, Some(SHORT)).await.map(drop)
     }
 
     /// Waits, without limit, until a process has ended and its output is in the spool. Survives a lost connection; if the
     /// shim is gone, its records answer, else the error is `Gone`.
     pub async fn wait(&self, exec: Option<&ExecId>) -> Result<Exit, TaskError> {
-        unimplemented!()
+        let message = task::WaitRequest { id: self.inner.id.clone(), exec_id: name(exec) };
+        loop {
+            match self.call::<task::WaitResponse>("Wait", &message, None).await {
+                Ok(answer) => {
+                    let at = answer.exited_at.map(Timestamp::from).unwrap_or_default();
+                    return Ok(Exit { status: answer.exit_status, at, oom: answer.oom });
+                }
+                // Asked again: the next call connects anew, and that fails if nobody listens any more.
+                Err(TaskError::Lost { .. }) => {}
+                Err(TaskError::Gone { .. }) => {
+                    let records = read_records(&self.inner.path)?;
+                    return exit_of(&records, &message.exec_id).ok_or_else(|| self.is_gone());
+                }
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// A process's state.
     pub async fn state(&self, exec: Option<&ExecId>) -> Result<State, TaskError> {
-        unimplemented!()
+        let message = task::StateRequest { id: self.inner.id.clone(), exec_id: name(exec) };
+        let answer: task::StateResponse = self.call("State", &message, Some(SHORT)).await?;
+        let status = match answer.status() {
+            task::Status::Created => Status::Created,
+            task::Status::Running => Status::Running,
+            task::Status::Paused | task::Status::Pausing => Status::Paused,
+            task::Status::Stopped => Status::Stopped,
+            task::Status::Unknown => return Err(self.protocol("State")),
+        };
+        let exited_at = answer.exited_at.map(Timestamp::from);
+        Ok(State { pid: answer.pid, status, exit_status: answer.exit_status, exited_at })
     }
 
     /// Process ids, on the host, of everything in the container.
     pub async fn pids(&self) -> Result<Vec<u32>, TaskError> {
-        unimplemented!()
+        let message = task::PidsRequest { id: self.inner.id.clone() };
+        let answer: task::PidsResponse = self.call("Pids", &message, Some(SHORT)).await?;
+        Ok(answer.processes.iter().map(|p| p.pid).collect())
     }
 
     /// Sets a terminal's size.
     pub async fn resize(&self, exec: Option<&ExecId>, columns: u16, rows: u16) -> Result<(), TaskError> {
-        unimplemented!()
+        let message = task::ResizePtyRequest {
+            id: self.inner.id.clone(),
+            exec_id: name(exec),
+            width: columns.into(),
+            height: rows.into(),
+        };
+        self.call::<Empty>("ResizePty", &message, Some(SHORT)).await.map(drop)
     }
 
     /// Closes a process's stdin.
     pub async fn close_stdin(&self, exec: Option<&ExecId>) -> Result<(), TaskError> {
-        unimplemented!()
+        let message = task::CloseIORequest { id: self.inner.id.clone(), exec_id: name(exec), stdin: true };
+        self.call::<Empty>("CloseIO", &message, Some(SHORT)).await.map(drop)
     }
 
     /// Freezes the container.
     pub async fn pause(&self) -> Result<(), TaskError> {
-        unimplemented!()
+        let message = task::PauseRequest { id: self.inner.id.clone() };
+        self.call::<Empty>("Pause", &message, Some(SHORT)).await.map(drop)
     }
 
     /// Thaws the container.
     pub async fn resume(&self) -> Result<(), TaskError> {
-        unimplemented!()
+        let message = task::ResumeRequest { id: self.inner.id.clone() };
+        self.call::<Empty>("Resume", &message, Some(SHORT)).await.map(drop)
     }
 
     /// Changes limits: an OCI `linux.resources` document, JSON.
     pub async fn update(&self, resources: Vec<u8>) -> Result<(), TaskError> {
-        unimplemented!()
+        let resources = Some(Any { type_url: task::RESOURCES_TYPE.to_owned(), value: resources });
+        let id = self.inner.id.clone();
+        let message = task::UpdateTaskRequest { id, resources, ..task::UpdateTaskRequest::default() };
+        self.call::<Empty>("Update", &message, Some(SHORT)).await.map(drop)
     }
 
-    /// cgroup figures as JSON (`wharf_cgroup::Stats`).
-    pub async fn stats(&self) -> Result<Vec<u8>, TaskError> {
-        unimplemented!()
+    /// What the container's cgroup has used.
+    pub async fn stats(&self) -> Result<wharf_cgroup::Stats, TaskError> {
+        let message = task::StatsRequest { id: self.inner.id.clone() };
+        let answer: task::StatsResponse = self.call("Stats", &message, Some(SHORT)).await?;
+        let value = answer.stats.map(|any| any.value).unwrap_or_default();
+        serde_json::from_slice(&value).map_err(|_| self.protocol("Stats"))
     }
 
     /// Releases a stopped process; for the first process also the container's cgroup.
     pub async fn delete(&self, exec: Option<&ExecId>) -> Result<Exit, TaskError> {
-        unimplemented!()
+        let message = task::DeleteRequest { id: self.inner.id.clone(), exec_id: name(exec) };
+        let answer: task::DeleteResponse = self.call("Delete", &message, Some(LONG)).await?;
+        let at = answer.exited_at.map(Timestamp::from).unwrap_or_default();
+        Ok(Exit { status: answer.exit_status, at, oom: false })
     }
 
     /// Ends the shim: at once if nothing runs and no client waits for output, else after the last such client. Returns when
-    /// the shim has taken note.
+    /// the shim has taken note. Conflict while a process runs.
     pub async fn shutdown(&self) -> Result<(), TaskError> {
-        unimplemented!()
+        let message = task::ShutdownRequest { id: self.inner.id.clone(), now: false };
+        self.call::<Empty>("Shutdown", &message, Some(SHORT)).await.map(drop)
     }
 
     /// Waits until the shim's process is gone.
     pub async fn gone(&self) {
-        unimplemented!()
+        let mut gone = self.inner.gone.clone();
+        // The sender goes away only after it said so, or with the whole runtime.
+        let _ = gone.wait_for(|gone| *gone).await;
     }
 
     /// Takes part in a process's stdio.
     pub async fn attach(&self, exec: Option<&ExecId>, request: AttachRequest) -> Result<Attached, TaskError> {
-        unimplemented!()
+        let logs_from = if request.from_start { shim::LogsFrom::Run } else { shim::LogsFrom::Line };
+        let message = shim::AttachRequest {
+            id: self.inner.id.clone(),
+            exec_id: name(exec),
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            logs_from: logs_from as i32,
+        };
+        let attach = async {
+            let mut stream = self.connect().await?;
+            let frame = request_frame(1, shim::SERVICE, shim::ATTACH, &message).map_err(|_| self.protocol("Attach"))?;
+            stream.write_all(&frame).await.map_err(|_| self.is_gone())?;
+            let answered = read_response(&mut stream).await.map_err(|_| self.is_gone())?;
+            let (_, response) = answered.map_err(|_| self.protocol("Attach"))?;
+            let answer: shim::AttachResponse = self.unpack("Attach", response)?;
+            let spool = Position { inode: answer.spool_inode, offset: answer.spool_offset };
+            let spool = (answer.spool_inode != 0).then_some(spool);
+            Ok(Attached { stream, spool, terminal: answer.terminal })
+        };
+        tokio::time::timeout(SHORT, attach).await.map_err(|_| self.deadline("Attach", SHORT))?
+    }
+
+    pub(crate) async fn identity(&self) -> Result<task::ConnectResponse, TaskError> {
+        let message = task::ConnectRequest { id: self.inner.id.clone() };
+        self.call("Connect", &message, Some(SHORT)).await
+    }
+
+    async fn connect(&self) -> Result<UnixStream, TaskError> {
+        UnixStream::connect(socket_path(&self.inner.dir)).await.map_err(|source| match source.kind() {
+            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => self.is_gone(),
+            // The queue of a shim that does not accept is full.
+            std::io::ErrorKind::WouldBlock => self.deadline("connect", Duration::ZERO),
+            _ => TaskError::Folder { operation: "connect in", path: self.inner.path.clone(), source },
+        })
+    }
+
+    async fn connection(&self) -> Result<Arc<Connection>, TaskError> {
+        let mut slot = self.inner.connection.lock().await;
+        if let Some(connection) = slot.as_ref().filter(|c| !c.is_lost()) {
+            return Ok(Arc::clone(connection));
+        }
+        let connection = Arc::new(Connection::new(self.connect().await?));
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    async fn call<R: Message + Default>(
+        &self,
+        method: &'static str,
+        message: &impl Message,
+        limit: Option<Duration>,
+    ) -> Result<R, TaskError> {
+        let call = async {
+            let connection = self.connection().await?;
+            connection.call(task::SERVICE, method, message).await.map_err(|e| match e {
+                Broken::Lost => TaskError::Lost { id: self.inner.id.clone(), call: method },
+                Broken::Protocol => self.protocol(method),
+            })
+        };
+        let response = match limit {
+            Some(limit) => tokio::time::timeout(limit, call).await.map_err(|_| self.deadline(method, limit))??,
+            None => call.await?,
+        };
+        self.unpack(method, response)
+    }
+
+    fn unpack<R: Message + Default>(&self, call: &'static str, response: Response) -> Result<R, TaskError> {
+        match response.status {
+            Some(status) if status.code() != Code::Ok => {
+                Err(TaskError::Remote { call, code: status.code(), failure: status.failure(), message: status.message })
+            }
+            _ => R::decode(response.payload.as_slice()).map_err(|_| self.protocol(call)),
+        }
+    }
+
+    fn is_gone(&self) -> TaskError {
+        TaskError::Gone { id: self.inner.id.clone() }
+    }
+
+    fn protocol(&self, call: &'static str) -> TaskError {
+        TaskError::Protocol { id: self.inner.id.clone(), call }
+    }
+
+    fn deadline(&self, call: &'static str, after: Duration) -> TaskError {
+        TaskError::Deadline { id: self.inner.id.clone(), call, after }
+    }
+}
+
+impl Stdin {
+    fn field(self) -> String {
+        match self {
+            Stdin::Null => String::new(),
+            Stdin::Kept => shim::STDIN_KEPT.to_owned(),
+            Stdin::Once => shim::STDIN_ONCE.to_owned(),
+        }
     }
 }

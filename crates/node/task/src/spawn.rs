@@ -1,12 +1,23 @@
 //! Starting shims, and finding those of an earlier dockerd again.
 
+use std::ffi::CString;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use wharf_proto_task::Code;
+use wharf_sys::exec::Strings;
+use wharf_sys::spawn::Spawn;
 use wharf_types::ContainerId;
 
-use crate::{Exit, Record, Shim, TaskError, TaskFolder};
+use crate::record::{boot_id, exit_of, read_records};
+use crate::{Exit, Record, RecordKind, Shim, Status, TaskError, TaskFolder, folder};
 
 /// All shims of one dockerd.
 #[derive(Clone, Debug)]
@@ -68,47 +79,165 @@ pub enum Adopted {
     },
 }
 
-#[allow(clippy::unimplemented, reason = "first landing: signatures")]
 impl Shims {
     /// Takes the shim's executable and the exec root.
     pub fn new(binary: PathBuf, exec_root: PathBuf) -> Shims {
         Shims { binary, exec_root }
     }
 
-    /// Makes the task folder (mode 0700) with `rootfs/` and the listening socket. A folder left over is an error of kind
-    /// Conflict's origin, so call [`Shims::remove`] first where one may be.
+    /// Makes the task folder (mode 0700) with `rootfs/` and the listening socket. One that is left over must be taken away
+    /// by [`Shims::remove`] first: the error is then `mkdir …: file exists`.
     pub fn prepare(&self, id: &ContainerId) -> Result<TaskFolder, TaskError> {
-        let _ = (id, &self.binary, &self.exec_root);
-        unimplemented!()
+        TaskFolder::make(id.as_str(), self.folder(id))
     }
 
     /// Starts a shim. Returns as soon as the process exists: calls wait in its socket until it serves them. Must be called
     /// within a tokio runtime, which later reaps the process.
     pub fn spawn(&self, request: SpawnRequest<'_>) -> Result<Shim, TaskError> {
-        let _ = request;
-        unimplemented!()
+        let failed = |source| TaskError::Spawn { binary: self.binary.clone(), source };
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|e| failed(e.into()))?;
+        let folder = &request.folder;
+        let mut args = vec!["wharf-shim".to_owned(), "--id".to_owned(), folder.id.clone()];
+        args.extend(["--task-dir".to_owned(), folder.path.to_string_lossy().into_owned()]);
+        args.extend(request.log.to_args());
+        let mut map = vec![
+            (null.as_fd(), 0),
+            (null.as_fd(), 1),
+            (null.as_fd(), 2),
+            (folder.listener.as_fd(), 3),
+            (request.log_dir, 4),
+        ];
+        if let Some(netns) = request.netns {
+            map.push((netns, 5));
+            args.extend(["--netns-fd".to_owned(), "5".to_owned()]);
+        }
+        let mut next = 6;
+        if let Some(more) = request.hold.len().checked_sub(1) {
+            // dockerd cannot have opened more descriptors than an i32 counts.
+            let last = next + more as i32;
+            args.extend(["--hold-fds".to_owned(), format!("{next}-{last}")]);
+            map.extend(request.hold.iter().map(AsFd::as_fd).zip(next..));
+            next = last + 1;
+        }
+        for relay in &request.relays {
+            map.push((relay.listener.as_fd(), next));
+            args.extend(["--relay".to_owned(), format!("fd={next},to={}", relay.to)]);
+            next += 1;
+        }
+        let invalid = |_| failed(std::io::ErrorKind::InvalidInput.into());
+        let program = CString::new(self.binary.as_os_str().as_bytes()).map_err(invalid)?;
+        let spawned = wharf_sys::spawn::spawn(&Spawn {
+            program: &program,
+            args: &Strings::new(&args).map_err(invalid)?,
+            env: &environment().map_err(invalid)?,
+            descriptors: &map,
+            directory: Some(folder.dir.as_fd()),
+            new_session: true,
+        })
+        .map_err(failed)?;
+        let gone = watch_end(spawned.pidfd, true).map_err(failed)?;
+        let TaskFolder { id, path, dir, .. } = request.folder;
+        Ok(Shim::new(&id, path, dir, spawned.pid.unsigned_abs(), gone))
     }
 
     /// Finds out what became of a container whose task folder exists.
+    ///
+    /// Errors: Deadline if the shim is there and does not answer; NotFound without a task folder.
     pub async fn adopt(&self, id: &ContainerId) -> Result<Adopted, TaskError> {
-        let _ = id;
-        unimplemented!()
+        let path = self.folder(id);
+        let dir = folder::open(&path)?;
+        let (_, never) = watch::channel(false);
+        let stranger = Shim::new(id.as_str(), path.clone(), dir, 0, never);
+        let pid = match stranger.identity().await {
+            Ok(identity) => identity.shim_pid,
+            Err(TaskError::Gone { .. } | TaskError::Lost { .. }) => return adopt_dead(&path),
+            Err(e) => return Err(e),
+        };
+        let failed = |source| TaskError::Folder { operation: "watching the shim of", path: path.clone(), source };
+        let pidfd = i32::try_from(pid).ok().and_then(Pid::from_raw).map(|p| pidfd_open(p, PidfdFlags::empty()));
+        let gone = match pidfd {
+            Some(Ok(pidfd)) => watch_end(pidfd, false).map_err(failed)?,
+            _ => return adopt_dead(&path),
+        };
+        let shim = Shim::new(id.as_str(), path.clone(), folder::open(&path)?, pid, gone);
+        // Asked after the descriptor was opened: an answer means that the number was not used again in between.
+        let state = match shim.state(None).await {
+            Ok(state) => Some(state),
+            Err(TaskError::Remote { code: Code::NotFound, .. }) => None,
+            Err(TaskError::Gone { .. } | TaskError::Lost { .. }) => return adopt_dead(&path),
+            Err(e) => return Err(e),
+        };
+        let records = read_records(&path)?;
+        let started = records.iter().find(|r| r.kind == RecordKind::Started && r.exec.is_empty()).map(|r| r.at);
+        let stopped = state.is_some_and(|s| s.status == Status::Stopped);
+        let exit = if stopped { Some(shim.wait(None).await?) } else { None };
+        Ok(Adopted::Alive { shim, pid: state.map_or(0, |s| s.pid), started, exit })
     }
 
-    /// Containers that have a task folder.
+    /// Containers that have a task folder. Other names are passed over.
     pub fn list(&self) -> Result<Vec<ContainerId>, TaskError> {
-        unimplemented!()
+        let path = self.exec_root.join("tasks");
+        let failed = |source| TaskError::Folder { operation: "read", path: path.clone(), source };
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(failed(e)),
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            ids.extend(name.to_str().and_then(|name| ContainerId::parse(name).ok()));
+        }
+        Ok(ids)
     }
 
     /// Removes a task folder. Missing is success.
     pub fn remove(&self, id: &ContainerId) -> Result<(), TaskError> {
-        let _ = id;
-        unimplemented!()
+        let path = self.folder(id);
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(TaskError::Folder { operation: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Path of a container's task folder.
     pub fn folder(&self, id: &ContainerId) -> PathBuf {
-        let _ = id;
-        unimplemented!()
+        self.exec_root.join("tasks").join(id.as_str())
     }
+}
+
+fn adopt_dead(path: &Path) -> Result<Adopted, TaskError> {
+    let records = read_records(path)?;
+    if let Some(exit) = exit_of(&records, "") {
+        return Ok(Adopted::Exited(exit));
+    }
+    let boot = boot_id()?;
+    let same_boot = records.iter().all(|r| r.boot == boot);
+    Ok(Adopted::Lost { records, same_boot })
+}
+
+/// A shim inherits nothing of dockerd's environment, in which there may be secrets; only tests aim kill points by it.
+fn environment() -> Result<Strings, std::ffi::NulError> {
+    let aim = std::env::var("WHARF_KILL_AT").ok().filter(|name| name.starts_with("shim."));
+    Strings::new(aim.map(|name| format!("WHARF_KILL_AT={name}")))
+}
+
+/// Waits for the end of a process beside everything else; a child is also reaped.
+fn watch_end(pidfd: OwnedFd, is_child: bool) -> std::io::Result<watch::Receiver<bool>> {
+    let (sender, receiver) = watch::channel(false);
+    let pidfd = AsyncFd::register_with_interest(pidfd, Interest::READABLE)?;
+    tokio::spawn(async move {
+        // Readiness can only fail when the runtime shuts down.
+        if pidfd.readable().await.is_ok() {
+            if is_child {
+                // Nothing is done with the status: records and the shim's answers tell what happened.
+                let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            }
+            let _ = sender.send(true);
+        }
+    });
+    Ok(receiver)
 }

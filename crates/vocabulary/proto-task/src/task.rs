@@ -287,6 +287,9 @@ pub struct WaitResponse {
     /// When it ended.
     #[prost(message, optional, tag = "2")]
     pub exited_at: Option<Timestamp>,
+    /// Extension: whether the kernel killed a process of the container for want of memory.
+    #[prost(bool, tag = "1000")]
+    pub oom: bool,
 }
 
 /// Asks for cgroup figures.
