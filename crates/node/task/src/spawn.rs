@@ -228,7 +228,11 @@ fn environment() -> Result<Strings, std::ffi::NulError> {
 /// Waits for the end of a process beside everything else; a child is also reaped.
 fn watch_end(pidfd: OwnedFd, is_child: bool) -> std::io::Result<watch::Receiver<bool>> {
     let (sender, receiver) = watch::channel(false);
-    let pidfd = AsyncFd::register_with_interest(pidfd, Interest::READABLE)?;
+    #[allow(
+        deprecated,
+        reason = "the replacement is unsafe; an OwnedFd keeps its number, which is what the safe one assumes"
+    )]
+    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     tokio::spawn(async move {
         // Readiness can only fail when the runtime shuts down.
         if pidfd.readable().await.is_ok() {
