@@ -24,6 +24,8 @@ use crate::{ApiError, Backends, json, shapes};
 
 /// The largest JSON body taken, as a bound on memory: the largest real ones (thousands of variables) stay far below.
 const JSON_LIMIT: usize = 8 * 1024 * 1024;
+/// How much of a body that is too large is read and dropped, so that its sender gets to see the answer.
+const JSON_PATIENCE: usize = 128 * 1024 * 1024;
 /// Chunks of an upload that wait between the connection and its reader.
 const UPLOAD_CHUNKS: usize = 8;
 
@@ -101,14 +103,20 @@ impl Call {
             check_json_type(content_type.as_deref().unwrap_or_default())?;
         }
         let mut bytes = BytesMut::new();
+        let mut received = 0;
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|e| cut(&e))?;
             if let Ok(data) = frame.into_data() {
-                if bytes.len() + data.len() > JSON_LIMIT {
-                    return Err(ApiError::new(Kind::TooLarge, "http: request body too large"));
+                received += data.len();
+                if received <= JSON_LIMIT {
+                    bytes.extend_from_slice(&data);
+                } else if received > JSON_PATIENCE {
+                    break;
                 }
-                bytes.extend_from_slice(&data);
             }
+        }
+        if received > JSON_LIMIT {
+            return Err(ApiError::new(Kind::TooLarge, "http: request body too large"));
         }
         Ok(bytes.freeze())
     }

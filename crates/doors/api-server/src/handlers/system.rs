@@ -33,6 +33,9 @@ fn ping(call: &Call) -> respond::Answer {
     let head = call.method == http::Method::HEAD;
     let mut answer = respond::text(StatusCode::OK, if head { "" } else { "OK" });
     let headers = answer.headers_mut();
+    if head {
+        headers.insert(http::header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
     headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
     if let Ok(builder) = HeaderValue::from_str(&call.identity.builder_version) {
