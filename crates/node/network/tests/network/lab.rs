@@ -180,6 +180,14 @@ pub fn config_with(change: impl FnOnce(&mut BridgeConfig)) -> NetworkConfig {
     config
 }
 
+/// Another daemon on the same host.
+pub fn second_config() -> NetworkConfig {
+    let mut bridge = BridgeConfig::new("w1");
+    bridge.create = true;
+    let instance = InstanceId::from_bytes([0xcd; 6]);
+    NetworkConfig { bridge: Some(bridge), pool_size: 1, ..NetworkConfig::new(instance) }
+}
+
 pub fn request(number: u8, ports: &[PortRequest]) -> EndpointRequest {
     EndpointRequest {
         container: ContainerId::from_bytes([number; 32]),

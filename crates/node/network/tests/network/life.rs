@@ -251,3 +251,29 @@ fn with_rules_switched_off_no_rule_is_written_and_the_shim_relays_all() {
         assert_eq!(chains(), Vec::<String>::new());
     });
 }
+
+#[test]
+fn containers_of_two_daemons_are_isolated_and_one_closes_without_touching_the_other() {
+    on_a_host(|| {
+        let far = remote("far", 2);
+        let first = Networks::open(config(), vec![]).unwrap();
+        let second = Networks::open(second_config(), vec![]).unwrap();
+        let a = container(&first, &[tcp(8080, 80)]);
+        let b = container(&second, &[tcp(8081, 80)]);
+        assert_ne!(first.bridge().unwrap().subnet, second.bridge().unwrap().subnet);
+        for c in [&a, &b] {
+            serve(&c.netns, "0.0.0.0:80");
+        }
+        let target = |c: &wharf_network::Attachment| format!("{}:80", address(c));
+        assert!(blocked(&a.netns, &target(&b)));
+        assert!(blocked(&b.netns, &target(&a)));
+        assert!(reaches(&far, "192.0.2.1:8080").is_some());
+        assert!(reaches(&far, "192.0.2.1:8081").is_some());
+        first.detach(&a.endpoint).unwrap();
+        first.close().unwrap();
+        assert!(reaches(&far, "192.0.2.1:8081").is_some());
+        assert_eq!(links("w1").len(), 1);
+        let user = || chains().iter().any(|c| c == "filter DOCKER-USER");
+        eventually("who still wants DOCKER-USER makes it again", user);
+    });
+}

@@ -4,3 +4,4 @@ mod lab;
 mod life;
 mod ports;
 mod reach;
+mod reach6;
