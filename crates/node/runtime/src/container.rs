@@ -8,6 +8,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_
 use wharf_cgroup::{Cgroup, Layout};
 use wharf_oci::runtime as oci;
 use wharf_seccomp::Program;
+use wharf_sys::clone::flags;
 use wharf_types::{Failure, Signal, Stage};
 
 use crate::failure::{OrFail, refuse};
@@ -176,6 +177,8 @@ impl Container {
     /// Errors: [`Error::NotRunning`] if the first process has ended.
     pub fn kill(&self, signal: Signal, all: bool) -> Result<(), Error> {
         let number = i32::from(signal.number());
+        // Without a pid namespace of its own the rest would outlive the first process (runc does the same).
+        let all = all || (signal == Signal::KILL && self.shared.namespaces & flags::NEWPID == 0);
         if !all {
             return self.send(self.pidfd.as_fd(), number);
         }
@@ -249,6 +252,13 @@ impl Container {
         let state = self.shared.state(oci::Status::Stopped, None);
         hook::run(&self.shared.poststop, "poststop", &state).map_err(Error::Configuration)
     }
+}
+
+/// Kills what is left in the cgroup of a container whose first process has ended.
+pub fn kill_rest(id: &str, spec: &oci::Spec) -> Result<(), Error> {
+    let layout = Layout::detect().map_err(Error::Cgroup)?;
+    let cgroup = Cgroup::open(&layout, &cgroup_path(id, spec.linux.as_ref())).map_err(|_| Error::NotRunning)?;
+    cgroup.kill_all().map_err(Error::Cgroup)
 }
 
 /// Removes what an ended container left: its cgroup, and runs its `poststop` hooks.

@@ -46,7 +46,7 @@ use wharf_types::{Failure, Mount};
 
 pub use capability::names as capability_names;
 pub use console::resize;
-pub use container::{Container, Known, remove, start_time};
+pub use container::{Container, Known, kill_rest, remove, start_time};
 pub use create::create;
 pub use options::names as mount_options;
 

@@ -1,0 +1,56 @@
+//! Telling what failed: on standard error, and in the file that `--log` names, which containerd and dockerd read.
+
+use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::PathBuf;
+
+use wharf_error::Chain;
+use wharf_types::Timestamp;
+
+use crate::error::Error;
+
+/// Where and how.
+#[derive(Debug, Default)]
+pub struct Target {
+    /// A file to append to, besides standard error.
+    pub file: Option<PathBuf>,
+    /// JSON objects instead of text lines in the file.
+    pub json: bool,
+}
+
+/// Reports an error.
+pub fn report(target: &Target, error: &Error) {
+    let message = Chain(error).to_string();
+    // There is nowhere left to report that reporting failed.
+    let _ = writeln!(std::io::stderr(), "{message}");
+    if let Some(path) = &target.file
+        && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path)
+    {
+        let _ = file.write_all(line(target.json, &message).as_bytes());
+    }
+}
+
+fn line(json: bool, message: &str) -> String {
+    let time = Timestamp::now();
+    if json {
+        let value = serde_json::json!({"level": "error", "msg": message, "time": time.to_string()});
+        return format!("{value}\n");
+    }
+    let mut line = String::new();
+    // Writing to a string cannot fail.
+    let _ = writeln!(line, "time={:?} level=error msg={message:?}", time.to_string());
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_line_holds_level_and_message() {
+        let line = line(true, "a \"b\"");
+        let value: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        assert_eq!((value["level"].as_str(), value["msg"].as_str()), (Some("error"), Some("a \"b\"")));
+    }
+}
