@@ -1,0 +1,106 @@
+//! Real shims, real containers: what `wharf-task` promises holds.
+
+mod bench;
+mod stdio;
+
+use bench::{ALL, Bench, within};
+use wharf_task::{Adopted, CreateRequest, Status};
+use wharf_types::Signal;
+
+#[tokio::test]
+async fn a_container_runs_and_its_exit_code_and_output_are_there() {
+    let bench = Bench::new();
+    let task = bench.create("echo out; echo err >&2; exit 7", &[], CreateRequest::default()).await;
+    assert_eq!(task.shim.state(None).await.expect("state").status, Status::Created);
+    let mut attached = task.attach(ALL).await;
+    task.shim.start(None).await.expect("started");
+    assert_eq!(task.wait().await.status, 7);
+    let mut out = bench::read_frames(&mut attached).await;
+    out.sort_unstable();
+    let mut expected = b"out\nerr\n".to_vec();
+    expected.sort_unstable();
+    assert_eq!(out, expected);
+    assert_eq!(task.log().len(), 8);
+    let state = task.shim.state(None).await.expect("state");
+    assert_eq!((state.status, state.exit_status), (Status::Stopped, 7));
+    bench.finish(task).await;
+}
+
+#[tokio::test]
+async fn a_signal_that_kills_is_128_plus_its_number() {
+    let bench = Bench::new();
+    let task = bench.run("sleep 1000", &[]).await;
+    task.shim.kill(None, Signal::KILL, false).await.expect("killed");
+    assert_eq!(task.wait().await.status, 137);
+    assert!(task.shim.kill(None, Signal::KILL, false).await.is_err());
+    bench.finish(task).await;
+}
+
+#[tokio::test]
+async fn execs_run_with_their_own_output_and_code() {
+    let bench = Bench::new();
+    let task = bench.run("sleep 1000", &[]).await;
+    assert_eq!(task.exec("echo hi; exit 3").await, (b"hi\n".to_vec(), 3));
+    assert!(task.shim.pids().await.expect("pids").len() >= 1);
+    task.shim.kill(None, Signal::KILL, true).await.expect("killed");
+    task.wait().await;
+    bench.finish(task).await;
+}
+
+#[tokio::test]
+async fn the_next_dockerd_adopts_what_runs_and_what_ended() {
+    let bench = Bench::new();
+    let task = bench.run("sleep 1000; exit 5", &[]).await;
+    let Adopted::Alive { shim, pid, started, exit } = bench.shims.adopt(&task.id).await.expect("adopted") else {
+        panic!("shim is alive")
+    };
+    assert_eq!((shim.pid(), exit), (task.shim.pid(), None));
+    assert!(pid > 0 && started.is_some());
+    shim.kill(None, Signal::KILL, true).await.expect("killed");
+    let exit = within(shim.wait(None)).await.expect("waited");
+    assert_eq!(exit.status, 137);
+    let Adopted::Alive { exit: Some(again), .. } = bench.shims.adopt(&task.id).await.expect("adopted") else {
+        panic!("shim is alive and its process ended")
+    };
+    assert_eq!(again, exit);
+    bench.finish(task).await;
+}
+
+#[tokio::test]
+async fn a_killed_shim_is_a_lost_container_unless_the_exit_was_recorded() {
+    let bench = Bench::new();
+    let task = bench.run("sleep 1000", &[]).await;
+    let pid = rustix::process::Pid::from_raw(task.shim.pid().cast_signed()).expect("pid");
+    let state = task.shim.state(None).await.expect("state");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    within(task.shim.gone()).await;
+    assert!(matches!(within(task.shim.wait(None)).await, Err(wharf_task::TaskError::Gone { .. })));
+    let Adopted::Lost { records, same_boot } = bench.shims.adopt(&task.id).await.expect("adopted") else {
+        panic!("nothing says how it ended")
+    };
+    assert!(same_boot && records.iter().any(|r| r.pid == state.pid));
+    task.clear_away();
+
+    let task = bench.run("exit 9", &[]).await;
+    assert_eq!(task.wait().await.status, 9);
+    let pid = rustix::process::Pid::from_raw(task.shim.pid().cast_signed()).expect("pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("killed");
+    within(task.shim.gone()).await;
+    assert_eq!(within(task.shim.wait(None)).await.expect("recorded").status, 9);
+    let Adopted::Exited(exit) = bench.shims.adopt(&task.id).await.expect("adopted") else { panic!("recorded") };
+    assert_eq!(exit.status, 9);
+    bench.shims.remove(&task.id).expect("removed");
+}
+
+#[tokio::test]
+async fn an_idle_container_costs_little_memory() {
+    let bench = Bench::new();
+    let task = bench.run("sleep 1000", &[]).await;
+    let rollup = format!("/proc/{}/smaps_rollup", task.shim.pid());
+    let private = bench::proc_field(rollup.as_ref(), "Private_Dirty:");
+    // What is not shared with the shims of other containers. The figure of SPECIFICATION.md is for an optimised build.
+    assert!(private < 1000, "{private} kB");
+    task.shim.kill(None, Signal::KILL, true).await.expect("killed");
+    task.wait().await;
+    bench.finish(task).await;
+}
