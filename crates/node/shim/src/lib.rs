@@ -16,6 +16,7 @@ mod args;
 mod attached;
 mod client;
 mod container;
+mod datagrams;
 mod exit;
 mod input;
 mod output;

@@ -85,6 +85,9 @@ fn serve_child(listener: &OwnedFd, to: SocketAddr) -> io::Result<()> {
     let listener = wharf_sys::descriptor::inherit(KEPT)?;
     rustix::io::ioctl_fionbio(&listener, true)?;
     let parent = rustix::process::getppid();
+    if rustix::net::sockopt::socket_type(&listener)? == SocketType::DGRAM {
+        return crate::datagrams::serve(&listener, to, IDLE, parent);
+    }
     let mut connections: BTreeMap<u32, [Way; 2]> = BTreeMap::new();
     let (mut next, mut idle_since) = (0u32, Instant::now());
     while !connections.is_empty() || idle_since.elapsed() < IDLE {
