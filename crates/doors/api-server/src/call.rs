@@ -14,7 +14,7 @@ use wharf_error::Kind;
 use crate::backend::{Incoming, Stdio};
 use crate::detach::DetachKeys;
 use crate::gotypes::Root;
-use crate::hijack::{self, Takeover};
+use crate::hijack::{self, After, Takeover};
 use crate::query::Query;
 use crate::respond::{self, Answer, Ends};
 use crate::routes::Endpoint;
@@ -153,15 +153,16 @@ impl Call {
     pub fn hijack(&self, stdio: Stdio, keys: DetachKeys, further: &[(String, String)]) -> Answer {
         let multiplexed = !stdio.tty && !self.version.before(42);
         let head = hijack::success_head(self.upgrade(), multiplexed, further);
-        self.take_over(Takeover { head, stdio: Some((stdio, keys)) })
+        self.take_over(Takeover { head, after: After::Raw(stdio, keys) })
     }
 
     /// Answers as moby does after it has hijacked: an error that is not JSON, and the connection's end.
     pub fn hijack_failure(&self, error: &ApiError) -> Answer {
-        self.take_over(Takeover { head: hijack::failure(error, false), stdio: None })
+        self.take_over(Takeover { head: hijack::failure(error, false), after: After::Nothing })
     }
 
-    fn take_over(&self, takeover: Takeover) -> Answer {
+    /// Has a head sent and the connection taken over once hyper lets go of it.
+    pub fn take_over(&self, takeover: Takeover) -> Answer {
         self.link.gate.close();
         *self.link.takeover.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
         let mut answer = respond::empty(StatusCode::SWITCHING_PROTOCOLS);

@@ -7,17 +7,27 @@ use std::sync::Arc;
 use tokio::net::UnixStream;
 use wharf_error::Kind;
 
-use crate::ApiError;
-use crate::backend::Stdio;
+use crate::backend::{Reply, Stdio};
 use crate::detach::{DetachKeys, Scan};
 use crate::socket::Socket;
+use crate::{ApiError, websocket};
 
 /// What is left to do with a connection after hyper has let go of it.
 pub struct Takeover {
     /// The head to answer with, whole, blank line included.
     pub head: Vec<u8>,
-    /// The process' streams; absent where the answer is all (an error of attach).
-    pub stdio: Option<(Stdio, DetachKeys)>,
+    /// What follows the head.
+    pub after: After,
+}
+
+/// What becomes of a connection once its head is sent.
+pub enum After {
+    /// Its end: the head was the answer.
+    Nothing,
+    /// The process' streams, byte for byte, until the keys are typed.
+    Raw(Stdio, DetachKeys),
+    /// The process' streams in websocket frames.
+    Websocket(Stdio),
 }
 
 impl Takeover {
@@ -25,25 +35,40 @@ impl Takeover {
     pub async fn run(self, socket: Arc<Socket>, earlier: Vec<u8>, early: &[u8]) {
         let mut head = earlier;
         head.extend_from_slice(&self.head);
-        let stdio = if socket.write_all(&head).await.is_ok() { self.stdio } else { None };
-        if let Some((stdio, keys)) = stdio {
-            let (tty, stdin) = (stdio.tty, stdio.stdin);
-            let stream = tokio::select! {
-                stream = stdio.stream => stream,
-                () = socket.writer_gone() => return,
-            };
-            match stream {
-                Ok(process) => {
-                    let keys = if tty && stdin { keys } else { DetachKeys::default() };
-                    if copy(&socket, &process, stdin, keys, early).await == Ending::Detached {
-                        (stdio.on_detach)();
-                    }
+        let after = if socket.write_all(&head).await.is_ok() { self.after } else { After::Nothing };
+        match after {
+            After::Nothing => {}
+            After::Raw(stdio, keys) => raw(&socket, stdio, keys, early).await,
+            After::Websocket(stdio) => {
+                if let Some(Ok(process)) = connect(&socket, stdio.stream).await {
+                    websocket::copy(&socket, &process, !stdio.tty, stdio.stdin, early).await;
                 }
-                Err(e) => tell(&socket, tty, &e).await,
             }
         }
         // Ends reads of the peer even where other handles to the connection still live for a moment.
         socket.shutdown(rustix::net::Shutdown::Both);
+    }
+}
+
+/// Waits for the process' streams; `None` if the client leaves first.
+async fn connect(socket: &Socket, stream: Reply<'static, UnixStream>) -> Option<Result<UnixStream, ApiError>> {
+    tokio::select! {
+        stream = stream => Some(stream),
+        () = socket.writer_gone() => None,
+    }
+}
+
+async fn raw(socket: &Socket, stdio: Stdio, keys: DetachKeys, early: &[u8]) {
+    let (tty, stdin) = (stdio.tty, stdio.stdin);
+    match connect(socket, stdio.stream).await {
+        None => {}
+        Some(Ok(process)) => {
+            let keys = if tty && stdin { keys } else { DetachKeys::default() };
+            if copy(socket, &process, stdin, keys, early).await == Ending::Detached {
+                (stdio.on_detach)();
+            }
+        }
+        Some(Err(e)) => tell(socket, tty, &e).await,
     }
 }
 

@@ -20,6 +20,7 @@ mod server;
 mod shapes;
 mod socket;
 mod version;
+mod websocket;
 
 pub use backend::Backends;
 pub use error::ApiError;

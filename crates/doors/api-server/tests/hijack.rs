@@ -209,3 +209,23 @@ fn shutdown_ends_attached_clients() {
     server.finish();
     assert!(raw.rest().is_empty());
 }
+
+#[test]
+fn a_websocket_carries_input_and_output() {
+    let server = Server::start();
+    let mut raw = server.connect();
+    raw.send(b"GET /containers/a/attach/ws?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n");
+    let answer = head(&mut raw);
+    assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{answer}");
+    assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+    // A masked binary frame with an all-zero mask is its own plain text.
+    raw.send(b"\x82\x82\0\0\0\0hi");
+    assert_eq!(raw.exactly(4), b"\x82\x02hi", "the stdcopy header is gone");
+    raw.send(b"\x89\x81\0\0\0\0p");
+    assert_eq!(raw.exactly(3), b"\x8a\x01p", "a ping is answered");
+    raw.send(b"\x88\x80\0\0\0\0");
+    assert!(raw.rest().is_empty());
+    let plain = server.get("/containers/a/attach/ws?stream=1");
+    assert_eq!((plain.status, plain.body.as_str()), (400, "Bad Request"));
+    assert_eq!(server.get("/containers/nope/attach/ws?stream=1&stdin=1").status, 400);
+}

@@ -25,6 +25,7 @@ pub async fn handle(call: Call) -> Handled {
     match call.endpoint {
         E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Auth | E::Events => system::handle(call).await,
         E::ContainerAttach
+        | E::ContainerAttachWebsocket
         | E::ContainerLogs
         | E::ContainerStats
         | E::ContainerWait

@@ -5,12 +5,13 @@ use http::{HeaderValue, StatusCode};
 use wharf_api_types as api;
 use wharf_api_types::query;
 
-use crate::ApiError;
 use crate::backend::ArchivePut;
 use crate::call::{Call, Handled};
 use crate::detach::DetachKeys;
+use crate::hijack::{After, Takeover};
 use crate::respond::{self, Answer, Streamed};
 use crate::routes::Endpoint;
+use crate::{ApiError, websocket};
 
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
@@ -23,6 +24,7 @@ pub async fn handle(call: Call) -> Handled {
             Ok(answer) => answer,
             Err(e) => call.hijack_failure(&e),
         }),
+        Endpoint::ContainerAttachWebsocket => attach_websocket(&call).await,
         Endpoint::ContainerLogs => logs(call).await,
         Endpoint::ContainerStats => stats(call).await,
         Endpoint::ContainerWait => wait(call).await,
@@ -57,6 +59,16 @@ async fn attach(call: &Call) -> Handled {
     let stdio = call.backends.containers.attach(&call.name, wanted).await?;
     let keys = detach_keys(&stdio.detach_keys)?;
     Ok(call.hijack(stdio, keys, &[]))
+}
+
+async fn attach_websocket(call: &Call) -> Handled {
+    let wanted = attach_query(call);
+    detach_keys(&wanted.detach_keys)?;
+    let Some(head) = websocket::accept_head(&call.headers) else {
+        return Ok(websocket::refusal());
+    };
+    let stdio = call.backends.containers.attach(&call.name, wanted).await?;
+    Ok(call.take_over(Takeover { head, after: After::Websocket(stdio) }))
 }
 
 async fn logs(call: Call) -> Handled {
