@@ -9,6 +9,7 @@ mod daemon;
 mod image;
 mod residue;
 mod rest;
+pub mod vm;
 mod wait;
 
 pub use client::{Cli, Outcome, Session};
