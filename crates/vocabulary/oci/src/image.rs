@@ -169,18 +169,15 @@ pub struct Image {
     /// The platform.
     #[serde(flatten)]
     pub platform: Platform,
-    /// What to run and how. An absent configuration reads as the empty one.
-    #[serde(default, deserialize_with = "null_as_default")]
-    pub config: Config,
     /// The layers by their uncompressed digests.
     #[serde(default, deserialize_with = "null_as_default")]
     pub rootfs: RootFs,
     /// How each layer came to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub history: Vec<History>,
-    /// The comment of the last step (Docker).
-    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
-    pub comment: String,
+    /// What to run and how. An absent configuration reads as the empty one.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub config: Config,
 }
 
 /// The layers of an image by their uncompressed digests.
@@ -233,11 +230,11 @@ pub struct Config {
     /// Environment, `NAME=value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub env: Vec<String>,
-    /// The program with its fixed arguments. Absent and empty differ: empty resets what the parent had.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The program with its fixed arguments. In memory absent and empty differ; written they do not, as in Go.
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub entrypoint: Option<Vec<String>>,
     /// The command, or further arguments.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "is_empty")]
     pub cmd: Option<Vec<String>>,
     /// Paths that get a volume.
     #[serde(default, skip_serializing_if = "Set::is_empty", deserialize_with = "null_as_default")]
@@ -289,6 +286,10 @@ pub struct Healthcheck {
     pub retries: i64,
 }
 
+fn is_empty(list: &Option<Vec<String>>) -> bool {
+    list.as_ref().is_none_or(Vec::is_empty)
+}
+
 fn is_zero(n: &i64) -> bool {
     *n == 0
 }
@@ -319,7 +320,7 @@ mod tests {
         let text = serde_json::to_string(&image).expect("prints");
         assert_eq!(
             text,
-            r#"{"architecture":"amd64","os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[]}}"#
+            r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{}}"#
         );
     }
 }
