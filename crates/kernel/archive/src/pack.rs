@@ -309,8 +309,11 @@ fn describe(path: &Path, stat: &Stat) -> Option<Entry> {
     })
 }
 
+/// Names and values of extended attributes.
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// The extended attributes that belong to the content: capabilities and the user's own.
-fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Attributes, Errno> {
     // There is no llistxattrat before Linux 6.13; through /proc the name is looked up in the open directory.
     let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name));
     let mut names = vec![0u8; 256];

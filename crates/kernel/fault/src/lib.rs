@@ -14,6 +14,14 @@ pub const POINTS: &[&str] = &[
     "shim.drained",
     "shim.recorded",
     "shim.reported",
+    "unpack.after-extract",
+    "import.after-blob",
+    "import.after-manifest",
+    "load.after-blobs",
+    "image.before-commit",
+    "image.after-commit",
+    "rmi.after-commit",
+    "rmi.after-blobs",
 ];
 
 /// Marks a step between two effects. See the crate's documentation.

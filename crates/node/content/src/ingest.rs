@@ -15,8 +15,9 @@ use crate::{ContentError, Info};
 /// Bytes after which the kernel is asked to start writing, so that the final fsync finds little left to do.
 const WRITEBACK: u64 = 8 << 20;
 
-/// One blob being written. Dropped without [`Ingest::commit`] it stays and can be resumed under the same key;
-/// [`Ingest::abort`] removes it.
+/// One blob being written. Dropped without [`Ingest::commit`], one of [`Store::ingest`](crate::Store::ingest) stays and
+/// can be resumed under the same key, and one of [`Store::once`](crate::Store::once) is removed; [`Ingest::abort`]
+/// removes either.
 pub struct Ingest {
     key: String,
     path: PathBuf,
@@ -25,10 +26,12 @@ pub struct Ingest {
     written: u64,
     flushed: u64,
     blobs: PathBuf,
+    /// Whether the file has no further use when this value is dropped.
+    disposable: bool,
 }
 
 impl Ingest {
-    pub(crate) fn open(key: &str, path: PathBuf, blobs: PathBuf) -> Result<Self, ContentError> {
+    pub(crate) fn open(key: &str, path: PathBuf, blobs: PathBuf, disposable: bool) -> Result<Self, ContentError> {
         let failed = |action| {
             let path = path.clone();
             move |source| ContentError::File { action, path, source }
@@ -59,7 +62,7 @@ impl Ingest {
                 }
             }
         }
-        Ok(Self { key: key.to_owned(), path, file, hash: Some(hash), written, flushed: written, blobs })
+        Ok(Self { key: key.to_owned(), path, file, hash: Some(hash), written, flushed: written, blobs, disposable })
     }
 
     /// Bytes that are already there: where a resumed download goes on.
@@ -117,7 +120,7 @@ impl Ingest {
         self.place(digest, size)
     }
 
-    fn place(self, digest: Digest, size: Option<u64>) -> Result<(Digest, Info), ContentError> {
+    fn place(mut self, digest: Digest, size: Option<u64>) -> Result<(Digest, Info), ContentError> {
         if let Some(expected) = size.filter(|size| *size != self.written) {
             let found = self.written;
             let subject = digest.to_string();
@@ -132,6 +135,7 @@ impl Ingest {
         }
         self.file.sync_data().map_err(|e| self.failed("sync", e))?;
         std::fs::rename(&self.path, &target).map_err(|e| self.failed("rename", e))?;
+        self.disposable = false;
         let folder = File::open(&self.blobs).and_then(|folder| folder.sync_all());
         folder.map_err(|source| ContentError::File { action: "sync", path: self.blobs.clone(), source })?;
         Ok((digest, info))
@@ -141,7 +145,8 @@ impl Ingest {
     ///
     /// # Errors
     /// [`ContentError::File`].
-    pub fn abort(self) -> Result<(), ContentError> {
+    pub fn abort(mut self) -> Result<(), ContentError> {
+        self.disposable = false;
         std::fs::remove_file(&self.path).map_err(|e| self.failed("remove", e))
     }
 
@@ -160,6 +165,15 @@ impl Ingest {
             // the end does all the work.
             let _ = fadvise(&self.file, self.flushed, NonZeroU64::new(self.written - self.flushed), Advice::DontNeed);
             self.flushed = self.written;
+        }
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if self.disposable {
+            // If this fails, the sweep when the daemon starts removes it.
+            let _ = std::fs::remove_file(&self.path);
         }
     }
 }

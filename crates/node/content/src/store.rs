@@ -95,11 +95,7 @@ impl Store {
         if self.info(&digest)?.is_some() {
             return Ok(digest);
         }
-        // A key of its own: two threads that store the same bytes must not wait for each other.
-        static TURN: AtomicU64 = AtomicU64::new(0);
-        let turn = TURN.fetch_add(1, Ordering::Relaxed);
-        let mut ingest = self.ingest(&format!("put {digest} {} {turn}", std::process::id()))?;
-        ingest.restart()?;
+        let mut ingest = self.once()?;
         ingest.write_all(bytes).map_err(|e| failed("write", &self.path(&digest), e))?;
         Ok(ingest.commit(Some(&digest), None)?.0)
     }
@@ -109,10 +105,27 @@ impl Store {
     /// # Errors
     /// [`ContentError::Busy`] while another writer has it open; [`ContentError::File`].
     pub fn ingest(&self, key: &str) -> Result<Ingest, ContentError> {
+        self.open_ingest(key, false)
+    }
+
+    /// Opens an ingest of its own that nobody can resume and that goes when it is dropped.
+    ///
+    /// # Errors
+    /// [`ContentError::File`].
+    pub fn once(&self) -> Result<Ingest, ContentError> {
+        static TURN: AtomicU64 = AtomicU64::new(0);
+        let turn = TURN.fetch_add(1, Ordering::Relaxed);
+        let mut ingest = self.open_ingest(&format!("once {} {turn}", std::process::id()), true)?;
+        // A former process with the same id may have left one of the same name.
+        ingest.restart()?;
+        Ok(ingest)
+    }
+
+    fn open_ingest(&self, key: &str, disposable: bool) -> Result<Ingest, ContentError> {
         // The key may come from outside; its hash is always a safe file name.
         let name = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
         let name: String = name.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-        Ingest::open(key, self.ingests.join(name), self.blobs.clone())
+        Ingest::open(key, self.ingests.join(name), self.blobs.clone(), disposable)
     }
 
     /// Removes a blob. One that is not there is no error.

@@ -48,8 +48,12 @@ pub struct Image {
     pub config: oci::Image,
     /// The chain id of the unpacked layers; absent for an image without layers.
     pub chain: Option<Digest>,
-    /// Bytes of all blobs and unpacked layers, as the containerd image store counts.
+    /// Every blob that belongs to it, each once: manifests, configurations, layers.
+    pub blobs: Vec<oci::Descriptor>,
+    /// Bytes of those blobs: the size that `image inspect` shows.
     pub size: u64,
+    /// Bytes of its unpacked layers. `docker images` shows this and [`Image::size`] together.
+    pub unpacked: u64,
     /// When it came into this store.
     pub added: Timestamp,
 }

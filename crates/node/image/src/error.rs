@@ -17,11 +17,8 @@ pub enum ImageError {
     /// No image of this name or id; the text is completed by `:latest` as Docker does.
     #[error("No such image: {0}")]
     NotFound(String),
-    /// `tag`, `save` and others word it so where the reference is not there.
-    #[error("reference does not exist")]
-    NoReference,
     /// An id prefix fits several images.
-    #[error("image id prefix {0:?} is ambiguous")]
+    #[error("ambiguous reference")]
     Ambiguous(String),
     /// The text is no reference.
     #[error(transparent)]
@@ -89,6 +86,9 @@ pub enum ImageError {
         /// What is missing.
         source: ContentError,
     },
+    /// The record of an unpacked layer is lost.
+    #[error("the layers of image {0} are lost: remove it and load it again")]
+    Unpacked(ImageId),
     /// Blobs.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -114,10 +114,9 @@ pub enum ImageError {
 impl HasKind for ImageError {
     fn kind(&self) -> Kind {
         match self {
-            ImageError::NotFound(_) | ImageError::NoReference | ImageError::Platform { .. } => Kind::NotFound,
+            ImageError::NotFound(_) | ImageError::Ambiguous(_) | ImageError::Platform { .. } => Kind::NotFound,
             ImageError::InUse { .. } | ImageError::Held(_) => Kind::Conflict,
-            ImageError::Ambiguous(_)
-            | ImageError::DigestAsName
+            ImageError::DigestAsName
             | ImageError::TagWithDigest
             | ImageError::Change(_)
             | ImageError::Format
@@ -125,7 +124,7 @@ impl HasKind for ImageError {
             | ImageError::Json { .. }
             | ImageError::DiffId { .. }
             | ImageError::MediaType(_) => Kind::Invalid,
-            ImageError::Incomplete { .. } => Kind::DataLoss,
+            ImageError::Incomplete { .. } | ImageError::Unpacked(_) => Kind::DataLoss,
             ImageError::Reference(e) => e.kind(),
             ImageError::Content(e) => e.kind(),
             ImageError::Store(e) => e.kind(),

@@ -13,8 +13,6 @@
 //! Nothing counts references: what a removed image leaves is found by walking from the images that stay and from
 //! what is in flight ([`Hold`]).
 
-#![allow(clippy::unimplemented)]
-
 mod change;
 mod data;
 mod error;
@@ -22,6 +20,8 @@ mod hello;
 mod import;
 mod list;
 mod load;
+mod pipeline;
+mod records;
 mod remove;
 mod resolve;
 mod save;

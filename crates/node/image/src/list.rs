@@ -1,8 +1,12 @@
 //! Listing, inspecting and history.
 
-use wharf_types::Timestamp;
+use std::sync::Arc;
 
-use crate::{Details, HistoryEntry, ImageError, Images, Summary};
+use wharf_types::{Reference, Timestamp};
+
+use crate::resolve::find;
+use crate::store::State;
+use crate::{Details, HistoryEntry, Image, ImageError, Images, Summary};
 
 /// Filters of `docker images`. Values of one filter are alternatives unless said otherwise; filters are combined.
 #[derive(Clone, Debug, Default)]
@@ -27,10 +31,10 @@ impl Images {
     /// Lists images, newest first.
     ///
     /// # Errors
-    /// [`ImageError::NotFound`] for `before` and `since`; [`ImageError::Store`].
+    /// [`ImageError::NotFound`] for `before` and `since`.
     pub fn list(&self, filters: &Filters) -> Result<Vec<Summary>, ImageError> {
-        let _ = filters;
-        unimplemented!()
+        let state = self.shared.read();
+        list(&state, filters)
     }
 
     /// Tells all of one image.
@@ -38,8 +42,11 @@ impl Images {
     /// # Errors
     /// [`ImageError::NotFound`], [`ImageError::Ambiguous`], [`ImageError::Reference`].
     pub fn inspect(&self, text: &str) -> Result<Details, ImageError> {
-        let _ = text;
-        unimplemented!()
+        let found = self.resolve(text)?;
+        let state = self.shared.read();
+        let image = state.images.get(&found.id).cloned().ok_or_else(|| ImageError::NotFound(text.to_owned()))?;
+        let tagged = state.tags.values().filter(|tag| tag.id == found.id).map(|tag| tag.tagged);
+        Ok(Details { names: state.names(&found.id), last_tagged: tagged.max(), image })
     }
 
     /// The steps that made an image, newest first.
@@ -47,7 +54,182 @@ impl Images {
     /// # Errors
     /// As [`Images::inspect`].
     pub fn history(&self, text: &str) -> Result<Vec<HistoryEntry>, ImageError> {
-        let _ = text;
-        unimplemented!()
+        let found = self.resolve(text)?;
+        let state = self.shared.read();
+        let image = state.images.get(&found.id).ok_or_else(|| ImageError::NotFound(text.to_owned()))?;
+        let mut sizes: Vec<u64> = state.chain(image).map(|(_, layer)| layer.usage.bytes).collect();
+        let steps = image.config.history.iter();
+        // Sizes are taken from the lowest layer up; `sizes` has it last.
+        let mut entries: Vec<HistoryEntry> = steps
+            .map(|step| HistoryEntry {
+                id: "<missing>".to_owned(),
+                created: step.created.unwrap_or_default().seconds(),
+                created_by: step.created_by.clone(),
+                tags: Vec::new(),
+                size: if step.empty_layer { 0 } else { sizes.pop().unwrap_or(0) },
+                comment: step.comment.clone(),
+            })
+            .collect();
+        entries.reverse();
+        if let Some(first) = entries.first_mut() {
+            first.id = image.id.to_string();
+            first.tags = state.names(&image.id).tags.iter().map(Reference::familiar).collect();
+        }
+        Ok(entries)
+    }
+}
+
+pub(crate) fn list(state: &State, filters: &Filters) -> Result<Vec<Summary>, ImageError> {
+    let created = |text: &String| -> Result<Timestamp, ImageError> {
+        let found = find(state, text)?;
+        Ok(state.images.get(&found.id).map(made).unwrap_or_default())
+    };
+    let before = filters.before.iter().map(created).collect::<Result<Vec<_>, _>>()?.into_iter().min();
+    let since = filters.since.iter().map(created).collect::<Result<Vec<_>, _>>()?.into_iter().max();
+    let before = [before, filters.until].into_iter().flatten().min();
+    let mut found = Vec::new();
+    for image in state.images.values() {
+        let mut names = state.names(&image.id);
+        let age = before.is_none_or(|t| made(image) < t) && since.is_none_or(|t| made(image) > t);
+        let dangling = filters.dangling.is_none_or(|wanted| wanted == names.tags.is_empty());
+        if !age || !dangling || !labels_fit(image, filters) {
+            continue;
+        }
+        if !filters.reference.is_empty() {
+            let fits = |name: &Reference| filters.reference.iter().any(|pattern| name_fits(pattern, name));
+            names.tags.retain(fits);
+            names.digests.retain(|name| fits(name) || names.tags.iter().any(|tag| tag.name() == name.name()));
+            if names.tags.is_empty() && names.digests.is_empty() {
+                continue;
+            }
+        }
+        found.push(Summary { image: image.clone(), names });
+    }
+    found.sort_by_key(|summary| std::cmp::Reverse(made(&summary.image)));
+    Ok(found)
+}
+
+fn made(image: &Arc<Image>) -> Timestamp {
+    image.config.created.unwrap_or_default()
+}
+
+fn labels_fit(image: &Image, filters: &Filters) -> bool {
+    let labels = &image.config.config.labels;
+    let has = |wanted: &String| match wanted.split_once('=') {
+        Some((key, value)) => labels.get(key).is_some_and(|v| v == value),
+        None => labels.contains_key(wanted),
+    };
+    filters.label.iter().all(has) && !filters.label_not.iter().any(has)
+}
+
+/// Whether a pattern fits a name as a whole or without tag and digest (`reference.FamiliarMatch`).
+fn name_fits(pattern: &str, name: &Reference) -> bool {
+    glob(pattern.as_bytes(), name.familiar().as_bytes()) || glob(pattern.as_bytes(), name.familiar_name().as_bytes())
+}
+
+/// Go's `path.Match`: `*` and `?` stop at slashes, `[a-z]` and `[^a-z]` are classes, a backslash quotes. A pattern
+/// that is malformed fits nothing.
+///
+/// Going back to the last star is enough, because no star can reach over a slash; so the time is bounded by the
+/// product of the lengths whatever the pattern is.
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut rest, mut at) = (pattern, 0);
+    let mut star: Option<(&[u8], usize)> = None;
+    loop {
+        if let Some((b'*', after)) = rest.split_first() {
+            star = Some((after, at));
+            rest = after;
+            continue;
+        }
+        if rest.is_empty() && at == text.len() {
+            return true;
+        }
+        if let Some(after) = text.get(at).and_then(|b| one(rest, *b)) {
+            rest = after;
+            at += 1;
+            continue;
+        }
+        match star {
+            Some((after, from)) if text.get(from).is_some_and(|b| *b != b'/') => {
+                star = Some((after, from + 1));
+                (rest, at) = (after, from + 1);
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Matches one byte against the pattern's first part, which is no star, and returns the pattern's rest.
+fn one(pattern: &[u8], b: u8) -> Option<&[u8]> {
+    match pattern.split_first()? {
+        (b'?', rest) => (b != b'/').then_some(rest),
+        (b'[', rest) => class(rest).and_then(|(set, rest)| set.fits(b).then_some(rest)),
+        (b'\\', rest) => rest.split_first().and_then(|(p, rest)| (*p == b).then_some(rest)),
+        (p, rest) => (*p == b).then_some(rest),
+    }
+}
+
+struct Class {
+    negated: bool,
+    ranges: Vec<(u8, u8)>,
+}
+
+impl Class {
+    fn fits(&self, b: u8) -> bool {
+        self.ranges.iter().any(|(low, high)| (*low..=*high).contains(&b)) != self.negated
+    }
+}
+
+/// Reads a class up to its `]`, and what follows.
+fn class(pattern: &[u8]) -> Option<(Class, &[u8])> {
+    let (negated, mut rest) = pattern.strip_prefix(b"^").map_or((false, pattern), |rest| (true, rest));
+    let mut ranges = Vec::new();
+    let edge = |rest: &[u8]| -> Option<(u8, usize)> {
+        match rest {
+            [b'\\', b, ..] => Some((*b, 2)),
+            [b'\\' | b'-' | b']', ..] | [] => None,
+            [b, ..] => Some((*b, 1)),
+        }
+    };
+    loop {
+        if rest.first() == Some(&b']') && !ranges.is_empty() {
+            return Some((Class { negated, ranges }, &rest[1..]));
+        }
+        let (low, n) = edge(rest)?;
+        rest = &rest[n..];
+        let mut high = low;
+        if rest.first() == Some(&b'-') {
+            let (end, n) = edge(&rest[1..])?;
+            high = end;
+            rest = &rest[1 + n..];
+        }
+        ranges.push((low, high));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_as_gos_path_match_does() {
+        for (pattern, text, fits) in [
+            ("busybox", "busybox", true),
+            ("busy*", "busybox", true),
+            ("busy*", "busybox:latest", true),
+            ("*", "user/app", false),
+            ("*/*", "user/app", true),
+            ("b[a-z]?", "bus", true),
+            ("b[^a-t]s", "bus", true),
+            ("b[^u]s", "bus", false),
+            ("b\\*s", "b*s", true),
+            ("b[", "b[", false),
+            ("[]a]", "]", false),
+            ("*a*b*c", "xaybzc", true),
+            ("*a*b", "a/ab", false),
+            ("*/a*", "x/ab", true),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), fits, "{pattern} {text}");
+        }
     }
 }

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
 use rustix::io::Errno;
 
+use wharf_archive::remove_tree;
+
 use crate::{Snapshot, SnapshotError, Trash, Usage};
 
 /// Makes a folder into which only root can look: layers hold set-id programs, which a user of the host must not reach
@@ -100,6 +102,20 @@ impl Numbered {
 
     pub(crate) fn remove(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         self.trash.discard(&self.path(snapshot.number))
+    }
+
+    /// Removes everything within a content directory.
+    pub(crate) fn wipe(&self, number: u64) -> Result<(), SnapshotError> {
+        let root = self.open_content(number)?;
+        let path = self.content(number);
+        for entry in Dir::read_from(&root).map_err(|e| failed("list", &path, e.into()))? {
+            let entry = entry.map_err(|e| failed("list", &path, e.into()))?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name != "." && name != ".." {
+                remove_tree(root.as_fd(), name).map_err(|e| failed("empty", &path, e))?;
+            }
+        }
+        Ok(())
     }
 
     fn numbers(&self) -> Result<Vec<u64>, SnapshotError> {

@@ -85,6 +85,10 @@ pub trait Snapshotter: Send + Sync {
     /// Turns a prepared snapshot into one that others can be prepared upon.
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError>;
 
+    /// Empties a committed snapshot in place, so that its content can be made anew upon the same parent: for content
+    /// that a power cut may have damaged. Its number stays, because others are prepared upon it.
+    fn reset(&self, snapshot: &Snapshot, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError>;
+
     /// Renames the directory into the trash, where a background thread deletes it. A snapshot that is already gone
     /// is no error. Call it after the record that owned it is removed.
     fn remove(&self, snapshot: &Snapshot) -> Result<(), SnapshotError>;

@@ -139,6 +139,12 @@ impl Snapshotter for Overlay {
         Ok(Snapshot { writable: false, ..snapshot })
     }
 
+    fn reset(&self, snapshot: &Snapshot, _parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+        committed(snapshot)?;
+        self.numbered.wipe(snapshot.number)?;
+        Ok(Snapshot { writable: true, ..snapshot.clone() })
+    }
+
     fn remove(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         self.numbered.remove(snapshot)
     }

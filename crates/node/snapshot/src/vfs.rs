@@ -89,6 +89,15 @@ impl Snapshotter for Vfs {
         Ok(Snapshot { writable: false, ..snapshot })
     }
 
+    fn reset(&self, snapshot: &Snapshot, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+        committed(snapshot)?;
+        self.numbered.wipe(snapshot.number)?;
+        if let Some(parent) = parent {
+            self.copy(parent, snapshot.number)?;
+        }
+        Ok(Snapshot { writable: true, ..snapshot.clone() })
+    }
+
     fn remove(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         self.numbered.remove(snapshot)
     }

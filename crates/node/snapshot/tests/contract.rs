@@ -190,6 +190,20 @@ fn reconciling_removes_what_nobody_owns_and_numbers_go_on(name: &str) {
     stage.within(&next, false, |root| assert_eq!(text(root, "a").as_deref(), Some("kept")));
 }
 
+fn a_reset_layer_can_be_filled_again_beneath_those_upon_it(name: &str) {
+    let stage = Stage::new(name);
+    let low = stage.layer(None, &[("low", "l")]);
+    let high = stage.layer(Some(&low), &[("damaged/file", "")]);
+    let again = stage.driver.reset(&high, Some(&low)).expect("reset");
+    assert_eq!((again.number, again.writable), (high.number, true));
+    let again = stage.driver.commit(again).expect("committed");
+    let top = stage.driver.prepare(Some(&again)).expect("prepared");
+    stage.within(&top, false, |root| {
+        assert_eq!(text(root, "low").as_deref(), Some("l"));
+        assert!(!root.join("damaged").exists());
+    });
+}
+
 fn usage_counts_blocks_and_inodes(name: &str) {
     let stage = Stage::new(name);
     let low = stage.layer(None, &[("a", &"x".repeat(10_000)), ("d/b", "y")]);
@@ -224,6 +238,7 @@ contract!(
     only_committed_snapshots_have_children_and_only_prepared_ones_are_written,
     removed_snapshots_leave_nothing,
     reconciling_removes_what_nobody_owns_and_numbers_go_on,
+    a_reset_layer_can_be_filled_again_beneath_those_upon_it,
     usage_counts_blocks_and_inodes,
     many_layers_mount,
 );

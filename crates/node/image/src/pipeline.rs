@@ -1,0 +1,265 @@
+//! One pass over a layer: its bytes are stored, hashed, decompressed, hashed again and extracted side by side.
+//!
+//! ```text
+//! source ─▶ read ──┬─▶ write blob              source ─▶ read ──┬─▶ write blob
+//!   (plain tar)    ├─▶ hash (digest = diff id)   (compressed)   ├─▶ hash (digest)
+//!                  └─▶ extract                                  └─▶ decompress ──┬─▶ hash (diff id)
+//!                                                                                └─▶ extract
+//! ```
+//!
+//! Pieces of [`PIECE`] bytes are shared by reference between the threads and reused. Queues are short, so a slow
+//! step holds the others back and memory stays bounded whatever comes.
+
+use std::io::{self, BufRead, Read, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use ring::digest::{Context, SHA256};
+use wharf_archive::{ArchiveError, Compression, Decoder, Extracted, extract};
+use wharf_content::Ingest;
+use wharf_snapshot::Target;
+use wharf_types::Digest;
+
+use crate::ImageError;
+
+const PIECE: usize = 512 << 10;
+const QUEUE: usize = 6;
+
+/// What a pass found.
+pub(crate) struct Passed {
+    /// Digest of the bytes as they came.
+    pub(crate) digest: Digest,
+    /// Digest of the uncompressed bytes.
+    pub(crate) diff_id: Digest,
+    /// How the source was compressed.
+    pub(crate) compression: Compression,
+    /// The blob as written, if it was to be stored; not yet committed.
+    pub(crate) ingest: Option<Ingest>,
+    /// What was extracted.
+    #[allow(dead_code, reason = "read by tests and logs only")]
+    pub(crate) extracted: Extracted,
+}
+
+/// Runs a whole source through the steps. Bytes after the archive's end are hashed and stored like the rest.
+pub(crate) fn pass(
+    source: &mut (dyn Read + Send),
+    ingest: Option<Ingest>,
+    target: Target,
+) -> Result<Passed, ImageError> {
+    let (compression, mut source) = Compression::peek(source).map_err(ImageError::Extract)?;
+    let pool = Pool::default();
+    thread::scope(|scope| {
+        let (raw, mut sinks) = (&pool, Vec::new());
+        let (sink, pieces) = sync_channel(QUEUE);
+        sinks.push(sink);
+        let hashed = scope.spawn(move || hash(&mut Pieces::new(pieces)));
+        let stored = ingest.map(|ingest| {
+            let (sink, pieces) = sync_channel(QUEUE);
+            sinks.push(sink);
+            scope.spawn(move || store(ingest, &mut Pieces::new(pieces)))
+        });
+        let (sink, pieces) = sync_channel(QUEUE);
+        sinks.push(sink);
+        let inner = Pieces::new(pieces);
+        let unpacked = scope.spawn(move || unpack(compression, inner, raw, target));
+        let fed = feed(&mut source, &pool, sinks);
+        let hashed = join(hashed.join());
+        let stored = stored.map(|stored| join(stored.join()));
+        let unpacked = join(unpacked.join());
+        // A broken source breaks every step after it, so its error is the cause.
+        fed.map_err(|source| ImageError::Stream { action: "read the layer", source })?;
+        let failed = |source| ImageError::Stream { action: "store the layer", source };
+        let stored = stored.transpose().map_err(ImageError::Extract)?.transpose();
+        // Cut off by another step, or itself the cause (a full disk)?
+        let cut_off = |e: &io::Error| e.kind() == io::ErrorKind::UnexpectedEof;
+        let ingest = match stored {
+            Err(e) if !cut_off(&e) => return Err(failed(e)),
+            other => other,
+        };
+        let (inner, extracted) = unpacked.and_then(|done| done).map_err(ImageError::Extract)?;
+        let digest = hashed.map_err(ImageError::Extract)?.map_err(failed)?;
+        let ingest = ingest.map_err(failed)?;
+        let diff_id = inner.unwrap_or_else(|| digest.clone());
+        Ok(Passed { digest, diff_id, compression, ingest, extracted })
+    })
+}
+
+/// A panic of a step has been printed by its thread; here it is an error of the whole pass.
+fn join<T>(outcome: thread::Result<T>) -> Result<T, ArchiveError> {
+    outcome.map_err(|_| ArchiveError::Read(io::Error::other("a step of unpacking ended unexpectedly")))
+}
+
+/// Undoes the compression and extracts; the digest of the uncompressed bytes is told if there was a compression.
+fn unpack(
+    compression: Compression,
+    mut pieces: Pieces,
+    pool: &Pool,
+    target: Target,
+) -> Result<(Option<Digest>, Extracted), ArchiveError> {
+    if compression == Compression::None {
+        return Ok((None, extract_all(&mut pieces, target)?));
+    }
+    let mut decoder = Decoder::buffered(compression, pieces)?;
+    thread::scope(|scope| {
+        let (to_hash, hashing) = sync_channel(QUEUE);
+        let (to_extract, extracting) = sync_channel(QUEUE);
+        let hashed = scope.spawn(move || hash(&mut Pieces::new(hashing)));
+        let extracted = scope.spawn(move || extract_all(&mut Pieces::new(extracting), target));
+        let fed = feed(&mut decoder, pool, vec![to_hash, to_extract]);
+        let (hashed, extracted) = (join(hashed.join()), join(extracted.join()));
+        fed.map_err(ArchiveError::Read)?;
+        let extracted = extracted??;
+        Ok((Some(hashed?.map_err(ArchiveError::Read)?), extracted))
+    })
+}
+
+fn extract_all(pieces: &mut Pieces, target: Target) -> Result<Extracted, ArchiveError> {
+    let extracted = extract(pieces, target.root, &target.parents, target.whiteouts)?;
+    // What follows the archive belongs to the layer's digests, and the other steps wait for this one to take it.
+    loop {
+        let n = pieces.fill_buf().map_err(ArchiveError::Read)?.len();
+        if n == 0 {
+            return Ok(extracted);
+        }
+        pieces.consume(n);
+    }
+}
+
+fn hash(pieces: &mut Pieces) -> io::Result<Digest> {
+    let mut context = Context::new(&SHA256);
+    loop {
+        let piece = pieces.fill_buf()?;
+        if piece.is_empty() {
+            break;
+        }
+        context.update(piece);
+        let n = piece.len();
+        pieces.consume(n);
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    Ok(Digest::from_sha256(bytes))
+}
+
+fn store(mut ingest: Ingest, pieces: &mut Pieces) -> io::Result<Ingest> {
+    ingest.hashed_elsewhere();
+    loop {
+        let piece = pieces.fill_buf()?;
+        if piece.is_empty() {
+            return Ok(ingest);
+        }
+        ingest.write_all(piece)?;
+        let n = piece.len();
+        pieces.consume(n);
+    }
+}
+
+/// Cuts a source into pieces for all sinks. Ends early, without an error of its own, when a sink is gone: its step
+/// has failed and says why.
+fn feed(source: &mut dyn Read, pool: &Pool, sinks: Vec<SyncSender<Piece>>) -> io::Result<()> {
+    loop {
+        let mut buffer = pool.take();
+        let mut have = 0;
+        while have < PIECE {
+            match source.read(&mut buffer[have..]) {
+                Ok(0) => break,
+                Ok(n) => have += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let last = have < PIECE;
+        if have > 0 {
+            let shared = Arc::new(Shared { bytes: buffer, length: have, pool: pool.clone() });
+            if sinks.iter().any(|sink| sink.send(Piece::Data(shared.clone())).is_err()) {
+                return Ok(());
+            }
+        }
+        if last {
+            for sink in &sinks {
+                // A sink that is gone has failed; the others still need to hear of the end.
+                let _ = sink.send(Piece::End);
+            }
+            return Ok(());
+        }
+    }
+}
+
+enum Piece {
+    Data(Arc<Shared>),
+    /// The source is complete. A queue that closes without it was cut off.
+    End,
+}
+
+struct Shared {
+    bytes: Vec<u8>,
+    length: usize,
+    pool: Pool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.pool.give(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// Buffers to use again: fresh ones cost a page fault for every 4 KiB.
+#[derive(Clone, Default)]
+struct Pool(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Pool {
+    fn take(&self) -> Vec<u8> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        kept.unwrap_or_else(|| vec![0; PIECE])
+    }
+
+    fn give(&self, buffer: Vec<u8>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// The receiving end of a queue as a stream.
+struct Pieces {
+    queue: Receiver<Piece>,
+    present: Option<Arc<Shared>>,
+    at: usize,
+    ended: bool,
+}
+
+impl Pieces {
+    fn new(queue: Receiver<Piece>) -> Self {
+        Self { queue, present: None, at: 0, ended: false }
+    }
+}
+
+impl BufRead for Pieces {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.present.as_ref().is_none_or(|piece| self.at == piece.length) && !self.ended {
+            self.at = 0;
+            self.present = match self.queue.recv() {
+                Ok(Piece::Data(piece)) => Some(piece),
+                Ok(Piece::End) => {
+                    self.ended = true;
+                    None
+                }
+                Err(_) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            };
+        }
+        Ok(self.present.as_ref().map_or(&[], |piece| &piece.bytes[self.at..piece.length]))
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.at += n;
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let have = self.fill_buf()?;
+        let n = have.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&have[..n]);
+        self.consume(n);
+        Ok(n)
+    }
+}
