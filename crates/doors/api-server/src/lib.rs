@@ -19,6 +19,7 @@ mod routes;
 mod server;
 mod shapes;
 mod socket;
+mod tls;
 mod version;
 mod websocket;
 
@@ -26,3 +27,4 @@ pub use backend::Backends;
 pub use error::ApiError;
 pub use listen::{Address, ListenError, Listener};
 pub use server::{Identity, serve};
+pub use tls::{Tls, TlsError, TlsFiles};

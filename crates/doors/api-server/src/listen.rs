@@ -9,11 +9,14 @@ use rustix::fs::Mode;
 use wharf_error::{HasKind, Kind};
 
 use crate::socket::Socket;
+use crate::tls::Tls;
 
 /// Where dockerd listens unless told otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// The port of unencrypted TCP.
 const DEFAULT_PORT: u16 = 2375;
+/// The port of TCP with TLS.
+const TLS_PORT: u16 = 2376;
 /// The first descriptor of socket activation (sd_listen_fds(3)).
 const FIRST_ACTIVATED: i32 = 3;
 
@@ -22,7 +25,8 @@ const FIRST_ACTIVATED: i32 = 3;
 pub enum Address {
     /// `unix:///path`.
     Unix(PathBuf),
-    /// `tcp://host:port`, as `host:port`; the host is resolved when binding.
+    /// `tcp://host:port`, as `host:port`, or as `host:` where the port follows from TLS. The host is resolved when
+    /// binding.
     Tcp(String),
     /// `fd://` takes all descriptors of socket activation, `fd://3` the one of that number.
     Activation(Option<i32>),
@@ -95,7 +99,25 @@ pub struct Listener {
 #[derive(Debug)]
 enum Accepting {
     Unix(tokio::net::UnixListener),
-    Tcp(tokio::net::TcpListener),
+    Tcp(tokio::net::TcpListener, Option<Tls>),
+}
+
+/// A client that has connected and, on an encrypted listener, not yet shaken hands.
+pub(crate) struct Accepted(Incoming);
+
+enum Incoming {
+    Plain(Socket),
+    Encrypted(tokio::net::TcpStream, Tls),
+}
+
+impl Accepted {
+    /// The connection, after the handshake if there is one.
+    pub(crate) async fn ready(self) -> io::Result<Socket> {
+        match self.0 {
+            Incoming::Plain(socket) => Ok(socket),
+            Incoming::Encrypted(stream, tls) => tls.accept(stream).await,
+        }
+    }
 }
 
 impl Address {
@@ -125,7 +147,7 @@ impl Address {
     }
 }
 
-/// Completes `host:port`; `[::1]` and a bare host get the default port, an empty host is loopback.
+/// Checks and completes `host:port`; an empty host is loopback.
 fn tcp(rest: &str) -> Option<String> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '@', ' ']) {
@@ -142,43 +164,60 @@ fn tcp(rest: &str) -> Option<String> {
             (host.to_owned(), Some(port))
         }
     };
-    let port = match port? {
-        "" => DEFAULT_PORT,
-        text => text.parse().ok()?,
-    };
+    let port = port?;
+    if !port.is_empty() {
+        port.parse::<u16>().ok()?;
+    }
     let host = if host.is_empty() { "127.0.0.1" } else { &host };
     Some(format!("{host}:{port}"))
 }
 
 impl Listener {
     /// Binds an address. A unix socket gets mode 0660 and the group, if it exists; a socket file on which nobody
-    /// answers is replaced, one that answers is [`ListenError::Occupied`]. Must run inside a tokio runtime.
-    pub async fn bind(address: &Address, group: &str) -> Result<Vec<Self>, ListenError> {
+    /// answers is replaced, one that answers is [`ListenError::Occupied`]. TCP is encrypted if `tls` is given. Must run
+    /// inside a tokio runtime.
+    pub async fn bind(address: &Address, group: &str, tls: Option<&Tls>) -> Result<Vec<Self>, ListenError> {
         match address {
             Address::Unix(path) => unix(path, group).map(|l| vec![l]),
             Address::Tcp(address) => {
-                let listener = tokio::net::TcpListener::bind(address)
+                let port = if tls.is_some() { TLS_PORT } else { DEFAULT_PORT };
+                let address = if address.ends_with(':') { format!("{address}{port}") } else { address.clone() };
+                let listener = tokio::net::TcpListener::bind(&address)
                     .await
                     .map_err(|source| ListenError::Tcp { address: address.clone(), source })?;
-                tracing::warn!(
-                    "Binding to IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network: tcp://{address}"
-                );
-                Ok(vec![Self { kind: Accepting::Tcp(listener), file: None }])
+                if tls.is_none() {
+                    tracing::warn!(
+                        "Binding to IP address without --tlsverify is insecure and gives root access on this machine to everyone who has access to your network: tcp://{address}"
+                    );
+                }
+                Ok(vec![Self { kind: Accepting::Tcp(listener, tls.cloned()), file: None }])
             }
-            Address::Activation(number) => activated(*number),
+            Address::Activation(number) => activated(*number, tls),
         }
     }
 
     /// Waits for the next client.
-    pub(crate) async fn accept(&self) -> io::Result<Socket> {
-        match &self.kind {
-            Accepting::Unix(l) => Ok(Socket::Unix(l.accept().await?.0)),
-            Accepting::Tcp(l) => {
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        let incoming = match &self.kind {
+            Accepting::Unix(l) => Incoming::Plain(Socket::Unix(l.accept().await?.0)),
+            Accepting::Tcp(l, tls) => {
                 let stream = l.accept().await?.0;
                 // Terminals send single bytes and wait for the echo.
                 stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                match tls {
+                    Some(tls) => Incoming::Encrypted(stream, tls.clone()),
+                    None => Incoming::Plain(Socket::Tcp(stream)),
+                }
             }
+        };
+        Ok(Accepted(incoming))
+    }
+
+    /// Where a TCP listener listens, for tests and logs.
+    pub fn tcp_address(&self) -> Option<std::net::SocketAddr> {
+        match &self.kind {
+            Accepting::Tcp(l, _) => l.local_addr().ok(),
+            Accepting::Unix(_) => None,
         }
     }
 }
@@ -261,7 +300,7 @@ fn group_id(group: &str) -> io::Result<Option<u32>> {
 }
 
 /// Takes descriptors that systemd handed over (sd_listen_fds(3)).
-fn activated(number: Option<i32>) -> Result<Vec<Listener>, ListenError> {
+fn activated(number: Option<i32>, tls: Option<&Tls>) -> Result<Vec<Listener>, ListenError> {
     let variable = |name: &str| std::env::var(name).ok().and_then(|v| v.parse::<i32>().ok());
     let own = i32::try_from(std::process::id()).ok();
     let count = variable("LISTEN_FDS").filter(|_| variable("LISTEN_PID") == own).unwrap_or(0);
@@ -273,17 +312,17 @@ fn activated(number: Option<i32>) -> Result<Vec<Listener>, ListenError> {
     numbers
         .into_iter()
         .map(|fd| {
-            let taken = wharf_sys::descriptor::inherit(fd).and_then(listening);
+            let taken = wharf_sys::descriptor::inherit(fd).and_then(|fd| listening(fd, tls));
             taken.map_err(|source| ListenError::Inherited { fd, source })
         })
         .collect()
 }
 
-fn listening(fd: OwnedFd) -> io::Result<Listener> {
+fn listening(fd: OwnedFd, tls: Option<&Tls>) -> io::Result<Listener> {
     rustix::io::ioctl_fionbio(fd.as_fd(), true)?;
     let kind = match rustix::net::getsockname(&fd)?.address_family() {
         rustix::net::AddressFamily::UNIX => Accepting::Unix(tokio::net::UnixListener::from_std(fd.into())?),
-        _ => Accepting::Tcp(tokio::net::TcpListener::from_std(fd.into())?),
+        _ => Accepting::Tcp(tokio::net::TcpListener::from_std(fd.into())?, tls.cloned()),
     };
     Ok(Listener { kind, file: None })
 }
@@ -303,10 +342,10 @@ mod tests {
         let tcp = |t: &str| Ok(Address::Tcp(t.to_owned()));
         assert_eq!(parsed(""), Ok(Address::Unix(DEFAULT_SOCKET.into())));
         assert_eq!(parsed("unix:///a/b.sock"), Ok(Address::Unix("/a/b.sock".into())));
-        assert_eq!(parsed("tcp://"), tcp("127.0.0.1:2375"));
+        assert_eq!(parsed("tcp://"), tcp("127.0.0.1:"));
         assert_eq!(parsed("tcp://0.0.0.0:99"), tcp("0.0.0.0:99"));
         assert_eq!(parsed("tcp://[::1]:99"), tcp("[::1]:99"));
-        assert_eq!(parsed("tcp://[::1]"), tcp("[::1]:2375"));
+        assert_eq!(parsed("tcp://[::1]"), tcp("[::1]:"));
         assert_eq!(parsed("localhost:1"), tcp("localhost:1"));
         assert_eq!(parsed("fd://"), Ok(Address::Activation(None)));
         assert_eq!(parsed("fd://4"), Ok(Address::Activation(Some(4))));
@@ -319,7 +358,7 @@ mod tests {
     async fn a_socket_is_for_root_and_the_group_only_and_goes_with_its_listener() {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("new/api.sock");
-        let listener = Listener::bind(&Address::Unix(path.clone()), "docker").await.expect("bound");
+        let listener = Listener::bind(&Address::Unix(path.clone()), "docker", None).await.expect("bound");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o660);
         drop(listener);
         assert!(!path.exists());
@@ -331,10 +370,10 @@ mod tests {
         let path = dir.path().join("api.sock");
         let address = Address::Unix(path.clone());
         let first = std::os::unix::net::UnixListener::bind(&path).expect("bound");
-        assert!(matches!(Listener::bind(&address, "docker").await, Err(ListenError::Occupied(p)) if p == path));
+        assert!(matches!(Listener::bind(&address, "docker", None).await, Err(ListenError::Occupied(p)) if p == path));
         drop(first);
         assert!(path.exists());
-        Listener::bind(&address, "docker").await.expect("stale socket replaced");
+        Listener::bind(&address, "docker", None).await.expect("stale socket replaced");
     }
 
     #[tokio::test]
@@ -342,7 +381,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("api.sock");
         std::fs::write(&path, "precious").expect("written");
-        assert!(matches!(Listener::bind(&Address::Unix(path.clone()), "").await, Err(ListenError::Unix { .. })));
+        assert!(matches!(Listener::bind(&Address::Unix(path.clone()), "", None).await, Err(ListenError::Unix { .. })));
         assert_eq!(std::fs::read_to_string(&path).expect("kept"), "precious");
     }
 
@@ -350,7 +389,7 @@ mod tests {
     async fn a_listener_leaves_a_successor_s_socket_alone() {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("api.sock");
-        let old = Listener::bind(&Address::Unix(path.clone()), "docker").await.expect("bound");
+        let old = Listener::bind(&Address::Unix(path.clone()), "docker", None).await.expect("bound");
         std::fs::remove_file(&path).expect("removed");
         let _new = std::os::unix::net::UnixListener::bind(&path).expect("bound again");
         drop(old);
@@ -361,12 +400,12 @@ mod tests {
     async fn an_unknown_group_is_an_error_unless_it_is_docker() {
         let dir = tempfile::tempdir().expect("temp");
         let address = Address::Unix(dir.path().join("api.sock"));
-        assert!(Listener::bind(&address, "no-such-group-of-wharf").await.is_err());
+        assert!(Listener::bind(&address, "no-such-group-of-wharf", None).await.is_err());
     }
 
     #[tokio::test]
     async fn without_socket_activation_there_is_nothing_to_take() {
-        assert!(matches!(Listener::bind(&Address::Activation(None), "").await, Err(ListenError::NoActivation)));
+        assert!(matches!(Listener::bind(&Address::Activation(None), "", None).await, Err(ListenError::NoActivation)));
     }
 
     proptest! {

@@ -100,10 +100,13 @@ async fn accept(listener: Listener, shared: Arc<Shared>, alive: mpsc::Sender<Inf
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok(socket) => {
+            Ok(client) => {
                 let (shared, alive) = (Arc::clone(&shared), alive.clone());
                 tokio::spawn(async move {
-                    connection(socket, shared).await;
+                    match client.ready().await {
+                        Ok(socket) => connection(socket, shared).await,
+                        Err(e) => tracing::debug!(error = %e, "TLS handshake error"),
+                    }
                     drop(alive);
                 });
             }
