@@ -231,16 +231,29 @@ poweroff -f
 /// # Panics
 /// When it does not build.
 pub fn test_program(package: &str, test: &str) -> PathBuf {
+    built(&["test", "--no-run", "-p", package, "--test", test], test)
+}
+
+/// Builds a program of this workspace, as tests are built, and returns where it is.
+///
+/// # Panics
+/// When it does not build.
+pub fn program(package: &str, name: &str) -> PathBuf {
+    built(&["build", "-p", package, "--bin", name], name)
+}
+
+fn built(arguments: &[&str], target: &str) -> PathBuf {
     let output = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "--no-run", "--message-format=json", "-p", package, "--test", test])
+        .args(arguments)
+        .args(["--locked", "--message-format=json"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{package}'s test {test} does not build");
+    assert!(output.status.success(), "cargo {arguments:?} failed");
     let messages = String::from_utf8(output.stdout).unwrap();
     let messages = messages.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let mut programs = messages.filter(|m| m["target"]["name"] == test && m["executable"].is_string());
+    let mut programs = messages.filter(|m| m["target"]["name"] == target && m["executable"].is_string());
     PathBuf::from(programs.next().expect("a program")["executable"].as_str().unwrap_or_default())
 }
 

@@ -290,11 +290,16 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Failure> {
             other => other.or_fail(Stage::Mount, failed)?,
         };
         let folder = file_type(target.as_fd()).or_fail(Stage::Mount, failed)? == FileType::Directory;
-        let slot = if folder { &mut empty } else { &mut null };
-        let cover = match slot {
-            Some(cover) => &*cover,
-            None => slot.insert(if folder { empty_folder(failed)? } else { null_device(root, failed)? }),
-        };
+        if folder && empty.is_none() {
+            // It is attached before it is cloned: kernels before 6.15 refuse to clone a mount that is attached nowhere.
+            let cover = empty.insert(empty_folder(failed)?);
+            attach(cover.as_fd(), target.as_fd()).or_fail(Stage::Mount, failed)?;
+            continue;
+        }
+        if !folder && null.is_none() {
+            null = Some(null_device(root, failed)?);
+        }
+        let Some(cover) = (if folder { &empty } else { &null }) else { continue };
         let tree = clone_tree(cover.as_fd(), Path::new(""), false).or_fail(Stage::Mount, failed)?;
         attach(tree.as_fd(), target.as_fd()).or_fail(Stage::Mount, failed)?;
     }
