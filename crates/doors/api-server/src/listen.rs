@@ -174,9 +174,18 @@ fn tcp(rest: &str) -> Option<String> {
 
 impl Listener {
     /// Binds an address. A unix socket gets mode 0660 and the group, if it exists; a socket file on which nobody
-    /// answers is replaced, one that answers is [`ListenError::Occupied`]. TCP is encrypted if `tls` is given. Must run
-    /// inside a tokio runtime.
-    pub async fn bind(address: &Address, group: &str, tls: Option<&Tls>) -> Result<Vec<Self>, ListenError> {
+    /// answers is replaced, one that answers is [`ListenError::Occupied`]. TCP is not encrypted. Must run inside a tokio
+    /// runtime.
+    pub async fn bind(address: &Address, group: &str) -> Result<Vec<Self>, ListenError> {
+        Self::open(address, group, None).await
+    }
+
+    /// Binds an address as [`Self::bind`] does; TCP is encrypted.
+    pub async fn bind_encrypted(address: &Address, group: &str, tls: &Tls) -> Result<Vec<Self>, ListenError> {
+        Self::open(address, group, Some(tls)).await
+    }
+
+    async fn open(address: &Address, group: &str, tls: Option<&Tls>) -> Result<Vec<Self>, ListenError> {
         match address {
             Address::Unix(path) => unix(path, group).map(|l| vec![l]),
             Address::Tcp(address) => {
@@ -358,7 +367,7 @@ mod tests {
     async fn a_socket_is_for_root_and_the_group_only_and_goes_with_its_listener() {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("new/api.sock");
-        let listener = Listener::bind(&Address::Unix(path.clone()), "docker", None).await.expect("bound");
+        let listener = Listener::bind(&Address::Unix(path.clone()), "docker").await.expect("bound");
         assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o660);
         drop(listener);
         assert!(!path.exists());
@@ -370,10 +379,10 @@ mod tests {
         let path = dir.path().join("api.sock");
         let address = Address::Unix(path.clone());
         let first = std::os::unix::net::UnixListener::bind(&path).expect("bound");
-        assert!(matches!(Listener::bind(&address, "docker", None).await, Err(ListenError::Occupied(p)) if p == path));
+        assert!(matches!(Listener::bind(&address, "docker").await, Err(ListenError::Occupied(p)) if p == path));
         drop(first);
         assert!(path.exists());
-        Listener::bind(&address, "docker", None).await.expect("stale socket replaced");
+        Listener::bind(&address, "docker").await.expect("stale socket replaced");
     }
 
     #[tokio::test]
@@ -381,7 +390,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("api.sock");
         std::fs::write(&path, "precious").expect("written");
-        assert!(matches!(Listener::bind(&Address::Unix(path.clone()), "", None).await, Err(ListenError::Unix { .. })));
+        assert!(matches!(Listener::bind(&Address::Unix(path.clone()), "").await, Err(ListenError::Unix { .. })));
         assert_eq!(std::fs::read_to_string(&path).expect("kept"), "precious");
     }
 
@@ -389,7 +398,7 @@ mod tests {
     async fn a_listener_leaves_a_successor_s_socket_alone() {
         let dir = tempfile::tempdir().expect("temp");
         let path = dir.path().join("api.sock");
-        let old = Listener::bind(&Address::Unix(path.clone()), "docker", None).await.expect("bound");
+        let old = Listener::bind(&Address::Unix(path.clone()), "docker").await.expect("bound");
         std::fs::remove_file(&path).expect("removed");
         let _new = std::os::unix::net::UnixListener::bind(&path).expect("bound again");
         drop(old);
@@ -400,12 +409,12 @@ mod tests {
     async fn an_unknown_group_is_an_error_unless_it_is_docker() {
         let dir = tempfile::tempdir().expect("temp");
         let address = Address::Unix(dir.path().join("api.sock"));
-        assert!(Listener::bind(&address, "no-such-group-of-wharf", None).await.is_err());
+        assert!(Listener::bind(&address, "no-such-group-of-wharf").await.is_err());
     }
 
     #[tokio::test]
     async fn without_socket_activation_there_is_nothing_to_take() {
-        assert!(matches!(Listener::bind(&Address::Activation(None), "", None).await, Err(ListenError::NoActivation)));
+        assert!(matches!(Listener::bind(&Address::Activation(None), "").await, Err(ListenError::NoActivation)));
     }
 
     proptest! {

@@ -71,7 +71,7 @@ async fn only_clients_of_the_authority_are_served() {
     };
     let tls = Tls::load(&files).expect("loaded");
     let address = Address::parse("tcp://127.0.0.1:0").expect("address");
-    let listeners = Listener::bind(&address, "", Some(&tls)).await.expect("bound");
+    let listeners = Listener::bind_encrypted(&address, "", &tls).await.expect("bound");
     let port = listeners[0].tcp_address().expect("tcp").port();
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let fake = Arc::new(fake::Fake::default());

@@ -37,7 +37,7 @@ impl Server {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
         let fake = Arc::new(Fake::default());
         let (stop, stopped) = watch::channel(false);
-        let listeners = runtime.block_on(Listener::bind(&Address::Unix(path.clone()), "docker", None)).expect("bound");
+        let listeners = runtime.block_on(Listener::bind(&Address::Unix(path.clone()), "docker")).expect("bound");
         let served = runtime.spawn(serve(listeners, fake.backends(), identity(), stopped, Duration::from_secs(5)));
         Self { path, fake, stop, runtime: Some(runtime), served: Some(served), _dir: dir }
     }
