@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
+use wharf_api_types::Filters;
 use wharf_types::Timestamp;
-
-use crate::filter::Filters;
 
 /// How many events are remembered for `since`. Docker's number (moby daemon/events, `eventsLimit`).
 pub const REMEMBERED: usize = 256;
@@ -70,7 +69,7 @@ impl Event {
                     || self.id.starts_with(wanted) && subject == Subject::Container
                     || self.attributes.get("name").is_some_and(|n| n == wanted))
         };
-        filters.all(|key, value| match key {
+        let accepts = |key: &str, value: &str| match key {
             "type" => self.subject.as_str() == value,
             "event" => self.action == value || base(&self.action) == value,
             "container" => named(Subject::Container, value.trim_start_matches('/')),
@@ -84,7 +83,8 @@ impl Event {
                 None => self.attributes.contains_key(value),
             },
             _ => false,
-        })
+        };
+        filters.iter().all(|(key, values)| values.is_empty() || values.iter().any(|value| accepts(key, value)))
     }
 
     fn about_image(&self, wanted: &str) -> bool {
@@ -192,7 +192,11 @@ mod tests {
         let bus = Events::default();
         publish(&bus, "exec_start: true ", "abcdef", &[("name", "web"), ("image", "busybox:1"), ("k", "v")]);
         let event = bus.subscribe(Some(Timestamp::default())).past[0].clone();
-        let passes = |key: &str, value: &str| event.passes(&Filters::of(&[(key, value)]));
+        let passes = |key: &str, value: &str| {
+            let mut filters = Filters::default();
+            filters.add(key, value);
+            event.passes(&filters)
+        };
         for (key, value) in [
             ("type", "container"),
             ("event", "exec_start"),

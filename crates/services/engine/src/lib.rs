@@ -1,5 +1,56 @@
 //! The use cases: containers, execs, images, networks, volumes, events and recovery, without HTTP and without netlink.
 
+mod changes;
+pub mod config;
+pub mod container;
+mod copy;
+pub mod create;
+pub mod creator;
+mod disk;
+mod engine;
+mod error;
 pub mod events;
-pub mod filter;
+pub mod execs;
+mod identity;
+pub mod images;
+pub mod lifecycle;
+pub mod lists;
 pub mod names;
+pub mod networks;
+mod processes;
+mod recovery;
+mod rootfs;
+pub mod spec;
+pub mod streams;
+pub mod system;
+pub mod volumes;
+
+pub use engine::{Engine, Setup};
+pub use error::{EngineError, OpenError, StartError};
+
+/// Runs work that blocks on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {
+    // It fails only when the work panicked or the runtime is shutting down.
+    tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Worker)
+}
+
+/// 32 random bytes, the stuff of Docker's ids.
+pub(crate) fn random_bytes() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        // getrandom(2) gives up to 256 bytes whole and fails only before the pool is ready, where it blocks.
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
+    }
+    bytes
+}
+
+/// 64 random hexadecimal digits.
+pub(crate) fn random_hex() -> String {
+    use std::fmt::Write;
+    random_bytes().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

@@ -1,0 +1,95 @@
+//! What one engine is set up with; immutable.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use wharf_api_types::{StringMap, Ulimit};
+use wharf_oci::runtime::LinuxSeccomp;
+use wharf_types::InstanceId;
+
+/// The system call filter of containers that name none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SeccompDefault {
+    /// Docker's default profile.
+    Builtin,
+    /// No filter.
+    Unconfined,
+    /// A profile of the administrator.
+    Profile(Box<LinuxSeccomp>),
+}
+
+/// What one engine is set up with.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Everything that lasts.
+    pub data_root: PathBuf,
+    /// Run-time state.
+    pub exec_root: PathBuf,
+    /// Marks this engine's kernel objects.
+    pub instance: InstanceId,
+    /// Parent cgroup of containers that name none, absolute.
+    pub cgroup_parent: String,
+    /// `host` or `private`.
+    pub cgroupns_mode: &'static str,
+    /// `private` or `shareable`.
+    pub ipc_mode: &'static str,
+    /// Runtime names that containers may ask for; the first is the default.
+    pub runtimes: Vec<&'static str>,
+    /// Bytes of /dev/shm.
+    pub shm_size: i64,
+    /// Limits of containers that name none.
+    pub ulimits: Vec<Ulimit>,
+    /// Whether containers get an init.
+    pub init: bool,
+    /// The init program, if there is one.
+    pub init_path: Option<PathBuf>,
+    /// Whether all containers get no-new-privileges.
+    pub no_new_privileges: bool,
+    /// Log driver of containers that name none.
+    pub log_driver: String,
+    /// Log options of containers whose driver is the default.
+    pub log_options: StringMap,
+    /// DNS servers.
+    pub dns: Vec<IpAddr>,
+    /// DNS options.
+    pub dns_options: Vec<String>,
+    /// DNS search domains.
+    pub dns_search: Vec<String>,
+    /// What `host-gateway` means; empty is the bridge's own address.
+    pub host_gateway: Vec<IpAddr>,
+    /// Seconds that containers get at shutdown.
+    pub shutdown_timeout: u64,
+    /// Whether containers go on at shutdown.
+    pub live_restore: bool,
+    /// The daemon's labels.
+    pub labels: Vec<String>,
+    /// Default system call filter.
+    pub seccomp: SeccompDefault,
+    /// Whether the daemon logs at level debug.
+    pub debug: bool,
+    /// Whether experimental features are on.
+    pub experimental: bool,
+    /// Registries without TLS, as `/info` shows them.
+    pub insecure_registries: Vec<String>,
+    /// The bridge's name, as inspect shows it; empty if there is none.
+    pub bridge: String,
+    /// Whether container-to-container traffic is on, as network inspect shows it.
+    pub icc: bool,
+    /// Whether masquerading is on, as network inspect shows it.
+    pub ip_masq: bool,
+    /// Default host address of published ports, as network inspect shows it.
+    pub host_binding: String,
+    /// Version that clients see.
+    pub version: String,
+    /// Commit that clients see.
+    pub git_commit: String,
+    /// Build time that clients see.
+    pub build_time: String,
+}
+
+impl EngineConfig {
+    /// Folder of a container's files.
+    pub fn container_folder(&self, id: &wharf_types::ContainerId) -> PathBuf {
+        self.data_root.join("containers").join(id.as_str())
+    }
+}

@@ -1,0 +1,9 @@
+//! Containers: their records, what is published about them, and the registry that finds them.
+
+mod record;
+mod registry;
+mod view;
+
+pub use record::{ContainerRecord, LastRun};
+pub use registry::{LookupError, Registry};
+pub use view::{Container, RunState, Status, Task, View};

@@ -1,0 +1,7 @@
+//! What a create request must be like, before anything is done for it.
+
+pub mod mounts;
+pub mod request;
+pub mod validate;
+
+pub use validate::{CreateError, Host};

@@ -1,0 +1,384 @@
+//! Creating containers: everything is checked before the first effect, effects are undone in reverse order, and one
+//! commit makes the container exist. What a crash leaves before that commit is found by scan when the engine starts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wharf_api_types::{
+    ContainerConfig, ContainerCreateRequest, ContainerCreateResponse, EndpointSettings, HostConfig, OciDescriptor,
+    OciPlatform,
+};
+use wharf_fault::point;
+use wharf_image::{Hold, Image, Images};
+use wharf_metadata::{Batch, Store, StoreError};
+use wharf_snapshot::{Snapshot, Snapshotter};
+use wharf_types::{ContainerId, Timestamp};
+
+use crate::config::EngineConfig;
+use crate::container::{Container, ContainerRecord, LastRun, LookupError, Registry, View};
+use crate::create::mounts::{self, Point, Source};
+use crate::create::{CreateError, Host, request, validate};
+use crate::events::{Events, Subject};
+use crate::rootfs::Root;
+use crate::volumes::{Fresh, Volumes};
+use crate::{EngineError, blocking, names};
+
+/// The space of container names in the store.
+pub(crate) const NAMES: &str = "container";
+
+/// Creates containers.
+pub struct Creator {
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) host: Host,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) snapshots: Arc<dyn Snapshotter>,
+    pub(crate) images: Arc<Images>,
+    pub(crate) volumes: Arc<Volumes>,
+    pub(crate) events: Arc<Events>,
+}
+
+/// What a create has made so far, in the order in which it was made.
+#[derive(Default)]
+struct Made {
+    folder: Option<PathBuf>,
+    snapshot: Option<Snapshot>,
+    volumes: Vec<Fresh>,
+}
+
+/// The name of a container that is being created, given back unless it is kept.
+struct Reserved<'a> {
+    registry: &'a Registry,
+    name: String,
+    id: ContainerId,
+    kept: bool,
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.registry.release(&self.name, &self.id);
+        }
+    }
+}
+
+impl Creator {
+    /// Creates a container; an empty name is replaced by a generated one.
+    pub async fn create(
+        self: &Arc<Self>,
+        name: &str,
+        platform: &str,
+        request: ContainerCreateRequest,
+    ) -> Result<ContainerCreateResponse, EngineError> {
+        let ContainerCreateRequest { mut config, host_config, networking_config } = request;
+        if config == ContainerConfig::default() {
+            return Err(CreateError::EmptyConfig.into());
+        }
+        let mut host = host_config.unwrap_or_default();
+        let warnings = validate::check(&config, &mut host, &self.config.runtimes, &self.host)?;
+        let networks = networks(networking_config);
+        if host.network_mode != "none" {
+            validate::endpoints(&config, &networks)?;
+        }
+        if config.image.is_empty() {
+            return Err(CreateError::NoCommand.into());
+        }
+        let hold = self.images.hold(&config.image)?;
+        check_platform(platform, &config.image, &hold.image)?;
+        request::merge(&mut config, &hold.image.config.config)?;
+        request::defaults(&mut host, &self.config);
+        let joined = self.joined(&host)?;
+        let id = ContainerId::from_bytes(crate::random_bytes());
+        let mut reserved = self.reserve(name, &id)?;
+        self.host_name(&mut config, &host, &id, joined.as_deref());
+        let points = request::points(&config, &host, &self.volumes_from(&host)?)?;
+
+        let changing = match points.iter().any(is_named_volume) {
+            true => Some(self.volumes.changing.lock().await),
+            false => None,
+        };
+        let record = ContainerRecord {
+            id: id.clone(),
+            name: reserved.name.clone(),
+            created: Timestamp::now(),
+            image: hold.image.id.to_string(),
+            manifest: Some(descriptor(&hold.image)),
+            config,
+            host,
+            networks,
+            snapshot: Snapshot { number: 0, lowers: Vec::new(), writable: true },
+            points,
+            last: LastRun::default(),
+        };
+        self.make(record, hold).await?;
+        drop(changing);
+        reserved.kept = true;
+        Ok(ContainerCreateResponse { id: id.to_string(), warnings })
+    }
+
+    /// Performs the effects, commits and publishes.
+    async fn make(self: &Arc<Self>, record: ContainerRecord, hold: Hold) -> Result<(), EngineError> {
+        point("create.begin");
+        let this = self.clone();
+        let prepared = blocking(move || {
+            let mut made = Made::default();
+            let mut record = record;
+            match this.effects(&mut record, &hold.image, &mut made) {
+                Ok(()) => Ok((record, made, hold)),
+                Err(e) => {
+                    this.undo(made);
+                    Err(e)
+                }
+            }
+        });
+        let (record, mut made, hold) = prepared.await??;
+        let mut batch = Batch::new();
+        batch.claim(NAMES, &record.name, record.id.as_str()).put(record.id.as_str(), &record);
+        for fresh in &made.volumes {
+            batch.put(&fresh.record.name, &fresh.record);
+        }
+        point("create.before-commit");
+        if let Err(e) = self.store.submit(batch).await {
+            self.undo(made);
+            return Err(match e {
+                StoreError::NameTaken { .. } => {
+                    let owner = record.id.clone();
+                    LookupError::NameTaken { name: record.name, owner }.into()
+                }
+                e => e.into(),
+            });
+        }
+        point("create.after-commit");
+        for fresh in made.volumes.drain(..) {
+            self.volumes.place(fresh)?;
+        }
+        point("create.after-volumes");
+        let container = Arc::new(Container::new(View::resting(record)));
+        self.registry.add(container.clone());
+        drop(hold);
+        tell(&self.events, &container.view().record, "create", &[]);
+        point("create.done");
+        Ok(())
+    }
+
+    fn effects(&self, record: &mut ContainerRecord, image: &Image, made: &mut Made) -> Result<(), EngineError> {
+        let folder = self.config.container_folder(&record.id);
+        make_folder(&folder)?;
+        made.folder = Some(folder);
+        point("create.after-folder");
+        let parent = self.images.snapshot(image)?;
+        record.snapshot = self.snapshots.prepare(parent.as_ref())?;
+        made.snapshot = Some(record.snapshot.clone());
+        point("create.after-snapshot");
+        let mut root = None;
+        for i in 0..record.points.len() {
+            self.volume(record, i, made, &mut root)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the volume of a mount point where it is missing, and fills it from the image where it is empty.
+    fn volume(
+        &self,
+        record: &mut ContainerRecord,
+        index: usize,
+        made: &mut Made,
+        root: &mut Option<Root>,
+    ) -> Result<(), EngineError> {
+        let point_ = &mut record.points[index];
+        let Source::Volume { name, copy, .. } = &mut point_.source else { return Ok(()) };
+        if name.is_empty() {
+            *name = crate::random_hex();
+            made.volumes.push(self.volumes.make_anonymous(name)?);
+        } else if self.volumes.get(name).is_none() && !made.volumes.iter().any(|f| f.record.name == *name) {
+            let labels = Some(point_.labels.clone()).filter(|l| !l.is_empty());
+            made.volumes.push(self.volumes.make(name, labels, None)?);
+        }
+        point("create.after-volume");
+        if !*copy {
+            return Ok(());
+        }
+        let fresh = made.volumes.iter().find(|f| f.record.name == *name);
+        let data = fresh.map_or_else(|| self.volumes.data(name), Fresh::data);
+        let target = point_.target.clone();
+        if root.is_none() {
+            let mounts = self.snapshots.mounts(&record.snapshot, false)?;
+            let failed = |e: rustix::io::Errno| file("open root file system of", &data, e.into());
+            *root = Some(Root::of_mounts(&mounts).map_err(failed)?);
+        }
+        match root {
+            Some(root) => fill(root, &target, &data),
+            None => Ok(()),
+        }
+    }
+
+    fn undo(&self, made: Made) {
+        for fresh in made.volumes.iter().rev() {
+            self.volumes.discard(fresh);
+        }
+        if let Some(snapshot) = made.snapshot
+            && let Err(error) = self.snapshots.remove(&snapshot)
+        {
+            tracing::warn!(%error, "cannot remove the layer of a container that was not created");
+        }
+        if let Some(folder) = made.folder
+            && let Err(error) = std::fs::remove_dir_all(&folder)
+        {
+            tracing::warn!(%error, "cannot remove the folder of a container that was not created");
+        }
+    }
+
+    fn reserve(&self, name: &str, id: &ContainerId) -> Result<Reserved<'_>, EngineError> {
+        let reserved = |name: String| Reserved { registry: &self.registry, name, id: id.clone(), kept: false };
+        if !name.is_empty() {
+            let bare = name.strip_prefix('/').unwrap_or(name);
+            if !names::is_valid(bare) {
+                return Err(CreateError::Name(name.to_owned()).into());
+            }
+            self.registry.reserve(bare, id)?;
+            return Ok(reserved(bare.to_owned()));
+        }
+        // Random names collide seldom; the last resort, as with Docker, is the id itself.
+        for attempt in 0..6 {
+            let bytes = crate::random_bytes();
+            let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+            let candidate = names::compose(number(0), number(4), (attempt > 0).then_some(bytes[8]));
+            if self.registry.reserve(&candidate, id).is_ok() {
+                return Ok(reserved(candidate));
+            }
+        }
+        self.registry.reserve(id.short(), id)?;
+        Ok(reserved(id.short().to_owned()))
+    }
+
+    /// Finds the containers whose namespaces are joined; returns the one whose network is.
+    fn joined(&self, host: &HostConfig) -> Result<Option<Arc<Container>>, EngineError> {
+        for mode in [&host.ipc_mode, &host.pid_mode] {
+            if let Some(name) = mode.strip_prefix("container:") {
+                self.registry.find(name).map_err(EngineError::Named)?;
+            }
+        }
+        if let Some(link) = host.links.iter().flatten().next() {
+            let name = link.split(':').next().unwrap_or_default().to_owned();
+            return Err(match self.registry.find(&name) {
+                Ok(_) => EngineError::Later("--link"),
+                Err(error) => EngineError::Link { name, error },
+            });
+        }
+        // A missing one is an error of start, as with Docker.
+        Ok(host.network_mode.strip_prefix("container:").and_then(|name| self.registry.find(name).ok()))
+    }
+
+    fn host_name(&self, config: &mut ContainerConfig, host: &HostConfig, id: &ContainerId, net: Option<&Container>) {
+        if !config.hostname.is_empty() {
+            return;
+        }
+        config.hostname = match net {
+            Some(other) => other.view().record.config.hostname.clone(),
+            None if host.network_mode == "host" || host.uts_mode == "host" => node_name(),
+            None => id.short().to_owned(),
+        };
+    }
+
+    #[allow(clippy::type_complexity)] // It is what `points` takes.
+    fn volumes_from(&self, host: &HostConfig) -> Result<Vec<(Vec<Point>, Option<bool>)>, EngineError> {
+        let mut list = Vec::new();
+        for spec in host.volumes_from.iter().flatten() {
+            let (name, read_only) = mounts::parse_from(spec)?;
+            let other = self.registry.find(name).map_err(EngineError::Named)?;
+            list.push((other.view().record.points.clone(), read_only));
+        }
+        Ok(list)
+    }
+}
+
+fn is_named_volume(point: &Point) -> bool {
+    matches!(&point.source, Source::Volume { name, .. } if !name.is_empty())
+}
+
+fn networks(config: Option<wharf_api_types::NetworkingConfig>) -> BTreeMap<String, EndpointSettings> {
+    let all = config.and_then(|c| c.endpoints_config).unwrap_or_default();
+    all.into_iter().map(|(name, settings)| (name, settings.unwrap_or_default())).collect()
+}
+
+fn file(operation: &'static str, path: &Path, source: std::io::Error) -> EngineError {
+    EngineError::File { operation, path: path.to_owned(), source }
+}
+
+/// Container folders are for root only (CVE-2021-41091: world-traversable state).
+fn make_folder(folder: &Path) -> Result<(), EngineError> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = std::fs::DirBuilder::new().mode(0o710).create(folder);
+    made.map_err(|e| file("mkdir", folder, e))
+}
+
+/// Fills an empty volume with what the image has at the target. The path is resolved inside the root, so a link in
+/// the image cannot lead out of it (CVE-2022-23648).
+fn fill(root: &Root, target: &str, data: &Path) -> Result<(), EngineError> {
+    use std::os::fd::AsFd;
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let failed = |e: rustix::io::Errno| file("copy image content to", data, e.into());
+    let to = rustix::fs::open(data, flags, rustix::fs::Mode::empty()).map_err(failed)?;
+    if !crate::copy::is_empty(to.as_fd()).map_err(failed)? {
+        return Ok(());
+    }
+    let Ok(from) = root.open(target) else { return Ok(()) };
+    let kind = rustix::fs::fstat(&from).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode));
+    if kind != Ok(rustix::fs::FileType::Directory) {
+        return Ok(());
+    }
+    crate::copy::fill(from.as_fd(), to.as_fd()).map_err(failed)
+}
+
+fn descriptor(image: &Image) -> OciDescriptor {
+    let platform = &image.config.platform;
+    OciDescriptor {
+        media_type: image.target.media_type.clone(),
+        digest: image.target.digest.to_string(),
+        size: image.target.size as i64,
+        platform: Some(OciPlatform {
+            architecture: platform.architecture.clone(),
+            os: platform.os.clone(),
+            variant: platform.variant.clone(),
+            ..OciPlatform::default()
+        }),
+        ..OciDescriptor::default()
+    }
+}
+
+/// Refuses an image of another platform than the one asked for. An empty text is any.
+fn check_platform(wanted: &str, reference: &str, image: &Image) -> Result<(), EngineError> {
+    let have = &image.config.platform;
+    let parts: Vec<&str> = wanted.split('/').collect();
+    let normal = |arch: &str| match arch {
+        "x86_64" | "x86-64" => "amd64".to_owned(),
+        "aarch64" => "arm64".to_owned(),
+        other => other.to_owned(),
+    };
+    let fits = match parts.as_slice() {
+        [""] | ["linux"] => true,
+        [arch] => normal(arch) == have.architecture,
+        [os, arch, ..] => *os == have.os && normal(arch) == have.architecture,
+        [] => true,
+    };
+    if fits {
+        return Ok(());
+    }
+    let (reference, platform) = (reference.to_owned(), wanted.to_owned());
+    Err(wharf_image::ImageError::Platform { reference, platform }.into())
+}
+
+/// The host's name.
+pub(crate) fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Publishes an event of a container, with Docker's attributes.
+pub(crate) fn tell(events: &Events, record: &ContainerRecord, action: &str, more: &[(&str, String)]) {
+    let mut attributes = record.config.labels.clone().unwrap_or_default();
+    attributes.insert("image".to_owned(), record.config.image.clone());
+    attributes.insert("name".to_owned(), record.name.clone());
+    attributes.extend(more.iter().map(|(k, v)| ((*k).to_owned(), v.clone())));
+    events.publish(Subject::Container, action, record.id.as_str(), attributes);
+}

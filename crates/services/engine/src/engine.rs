@@ -1,0 +1,245 @@
+//! Joining the use cases to one engine, and its orderly end.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use wharf_api_types::query::ContainerStop;
+use wharf_cgroup::{Layout, Mode};
+use wharf_metadata::Store;
+use wharf_network::{NetworkConfig, Networks};
+use wharf_snapshot::Trash;
+use wharf_task::Shims;
+use wharf_types::Timestamp;
+
+use crate::changes::Changes;
+use crate::config::EngineConfig;
+use crate::container::Registry;
+use crate::create::Host;
+use crate::creator::Creator;
+use crate::events::Events;
+use crate::execs::Execs;
+use crate::images::Images;
+use crate::lifecycle::{Lifecycle, Saver};
+use crate::lists::Lists;
+use crate::networks::{NetworkList, fixed_id};
+use crate::processes::Processes;
+use crate::streams::Streams;
+use crate::system::System;
+use crate::volumes::Volumes;
+use crate::{OpenError, blocking, recovery};
+
+/// One engine: its use cases, each with what it needs and nothing more.
+pub struct Engine {
+    /// Creating containers.
+    pub creator: Arc<Creator>,
+    /// Starting, ending, removing.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Renaming, updating, pruning.
+    pub changes: Arc<Changes>,
+    /// Listing and inspecting.
+    pub lists: Arc<Lists>,
+    /// Attaching, waiting, logs.
+    pub streams: Arc<Streams>,
+    /// Processes and resource use.
+    pub processes: Arc<Processes>,
+    /// Execs.
+    pub execs: Arc<Execs>,
+    /// Images.
+    pub images: Arc<Images>,
+    /// Networks.
+    pub networks: Arc<NetworkList>,
+    /// Volumes.
+    pub volumes: Arc<Volumes>,
+    /// Version, information.
+    pub system: Arc<System>,
+    /// Events.
+    pub events: Arc<Events>,
+    config: Arc<EngineConfig>,
+    registry: Arc<Registry>,
+    store: Arc<Store>,
+    net: Arc<Networks>,
+    saver: Arc<Saver>,
+}
+
+/// What an engine is opened with besides its configuration.
+pub struct Setup {
+    /// The configuration.
+    pub config: EngineConfig,
+    /// Networking.
+    pub network: NetworkConfig,
+    /// The shim program.
+    pub shim: PathBuf,
+    /// Storage driver, or the best one.
+    pub storage_driver: Option<String>,
+}
+
+fn folder(path: &Path, mode: u32) -> Result<(), OpenError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+    made.map_err(|source| OpenError::Folder { path: path.to_owned(), source })
+}
+
+fn host_facts() -> Host {
+    let list = |files: &[&str], default: String| {
+        let read = files.iter().find_map(|f| std::fs::read_to_string(f).ok());
+        read.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).unwrap_or(default)
+    };
+    let cpus = crate::system::online_cpus();
+    Host {
+        cpus,
+        cpuset: list(&["/sys/devices/system/cpu/online"], format!("0-{}", cpus.saturating_sub(1))),
+        mems: list(&["/sys/devices/system/node/online"], "0".to_owned()),
+        blkio_weight: Path::new("/sys/fs/cgroup/blkio/blkio.weight").exists()
+            || Path::new("/sys/fs/cgroup/blkio/blkio.bfq.weight").exists(),
+    }
+}
+
+impl Engine {
+    /// Opens the stores, reconciles what is recorded with what is there, and goes on where the last engine stopped.
+    /// Must run inside a tokio runtime.
+    pub async fn open(setup: Setup) -> Result<Engine, OpenError> {
+        let Setup { config, network, shim, storage_driver } = setup;
+        let config = Arc::new(config);
+        // The data root holds other users' secrets; only its own name may be seen (CVE-2021-41091).
+        folder(&config.data_root, 0o710)?;
+        folder(&config.data_root.join("containers"), 0o710)?;
+        folder(&config.exec_root.join("tasks"), 0o711)?;
+        folder(&config.exec_root.join("netns"), 0o755)?;
+        let cgroup_v2 = Layout::detect().map_err(OpenError::Cgroup)?.mode() == Mode::V2;
+        let store = Arc::new(Store::open(&config.data_root.join("wharf/meta.redb"))?);
+        let trash = Arc::new(Trash::open(&config.data_root)?);
+        let snapshots = wharf_snapshot::open(&config.data_root, storage_driver.as_deref(), trash)?;
+        let content = wharf_content::Store::open(&config.data_root)?;
+        let parts = wharf_image::Parts { metadata: store.clone(), content, snapshots: snapshots.clone() };
+        let image_store = Arc::new(wharf_image::Images::open(parts)?);
+        let shims = Shims::new(shim, config.exec_root.clone());
+        let events = Arc::new(Events::default());
+        let registry = Arc::new(Registry::default());
+        let inventory = recovery::take_stock(&config, &store, &snapshots, &image_store, &shims).await?;
+        let endpoints = inventory.endpoints.clone();
+        let net = blocking(move || Networks::open(network, endpoints)).await?.map_err(OpenError::Network)?;
+        let net = Arc::new(net);
+        let volumes = Arc::new(Volumes::open(&config.data_root, store.clone(), events.clone(), registry.clone())?);
+        let saver = Arc::new(Saver::new(store.clone(), registry.clone(), shims.clone()));
+        let lifecycle = Arc::new(Lifecycle {
+            config: config.clone(),
+            cgroup_v2,
+            registry: registry.clone(),
+            store: store.clone(),
+            snapshots: snapshots.clone(),
+            volumes: volumes.clone(),
+            networks: net.clone(),
+            bridge_id: fixed_id(&config.instance, "bridge"),
+            shims: shims.clone(),
+            events: events.clone(),
+            saver: saver.clone(),
+            identities: Default::default(),
+            runs: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+        });
+        let writer = saver.clone();
+        tokio::spawn(async move { writer.run().await });
+        recovery::resume(&lifecycle, &registry, &shims, inventory).await?;
+        let host = host_facts();
+        Ok(Engine {
+            creator: Arc::new(Creator {
+                config: config.clone(),
+                host: host.clone(),
+                registry: registry.clone(),
+                store: store.clone(),
+                snapshots: snapshots.clone(),
+                images: image_store.clone(),
+                volumes: volumes.clone(),
+                events: events.clone(),
+            }),
+            changes: Arc::new(Changes {
+                host,
+                registry: registry.clone(),
+                store: store.clone(),
+                snapshots: snapshots.clone(),
+                lifecycle: lifecycle.clone(),
+                events: events.clone(),
+                pruning: Default::default(),
+            }),
+            lists: Arc::new(Lists {
+                config: config.clone(),
+                registry: registry.clone(),
+                snapshots: snapshots.clone(),
+                images: image_store.clone(),
+                volumes: volumes.clone(),
+            }),
+            streams: Arc::new(Streams { config: config.clone(), registry: registry.clone(), events: events.clone() }),
+            processes: Arc::new(Processes { registry: registry.clone(), events: events.clone() }),
+            execs: Arc::new(Execs::new(registry.clone(), events.clone())),
+            images: Arc::new(Images { store: image_store.clone(), registry: registry.clone(), events: events.clone() }),
+            networks: Arc::new(NetworkList {
+                config: config.clone(),
+                registry: registry.clone(),
+                networks: net.clone(),
+                created: Timestamp::now(),
+            }),
+            system: Arc::new(System {
+                config: config.clone(),
+                registry: registry.clone(),
+                snapshots,
+                images: image_store,
+                events: events.clone(),
+                cgroup_v2,
+            }),
+            volumes,
+            lifecycle,
+            events,
+            config,
+            registry,
+            store,
+            net,
+            saver,
+        })
+    }
+
+    /// Stops all containers (unless live-restore is on), writes down how they stand, and closes the network.
+    pub async fn close(self) {
+        self.lifecycle.ending.store(true, Ordering::Release);
+        if !self.config.live_restore {
+            self.stop_all().await;
+        }
+        self.saver.flush().await;
+        let Engine { net, store, lifecycle, networks, .. } = self;
+        drop((lifecycle, networks));
+        // Handlers that still hold a part leave it to the end of the process; the next start reconciles.
+        if let Some(net) = Arc::into_inner(net) {
+            match blocking(move || net.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "cannot close the network"),
+                Err(error) => tracing::warn!(%error, "closing the network was interrupted"),
+            }
+        }
+        drop(store);
+    }
+
+    async fn stop_all(&self) {
+        let limit = Duration::from_secs(self.config.shutdown_timeout);
+        let running = self.registry.all().into_iter().filter(|c| c.view().task.is_some());
+        let stops: Vec<_> = running
+            .map(|container| {
+                let lifecycle = self.lifecycle.clone();
+                let seconds = self.config.shutdown_timeout as i64;
+                tokio::spawn(async move {
+                    let own = container.view().record.config.stop_timeout;
+                    let query = ContainerStop { timeout: Some(own.unwrap_or(seconds)), ..ContainerStop::default() };
+                    if let Err(error) = lifecycle.stop_for_shutdown(&container, &query).await {
+                        tracing::warn!(container = %container.id, %error, "cannot stop");
+                    }
+                })
+            })
+            .collect();
+        for stop in stops {
+            // Each has its own time limit; this one is for a shim that does not answer at all.
+            if tokio::time::timeout(limit + Duration::from_secs(15), stop).await.is_err() {
+                tracing::warn!("a container does not end; it is left to the next start");
+            }
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! Errors of the use cases.
+
+use std::path::PathBuf;
+
+use wharf_api_types::FilterError;
+use wharf_error::{HasKind, Kind};
+use wharf_types::{Failure, SignalError, Stage};
+
+use crate::container::LookupError;
+use crate::create::CreateError;
+use crate::create::mounts::MountError;
+use crate::identity::IdentityError;
+use crate::spec::SpecError;
+
+/// What can go wrong in a use case. Texts that clients know are Docker's.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The messages say it, and they are Docker's.
+pub enum EngineError {
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    #[error(transparent)]
+    Create(#[from] CreateError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    #[error("invalid filter '{key}={value}': {reason}")]
+    FilterValue { key: &'static str, value: String, reason: String },
+    #[error(transparent)]
+    Image(#[from] wharf_image::ImageError),
+    #[error(transparent)]
+    Store(#[from] wharf_metadata::StoreError),
+    #[error(transparent)]
+    Snapshot(#[from] wharf_snapshot::SnapshotError),
+    #[error(transparent)]
+    Log(#[from] wharf_logs::LogError),
+    #[error(transparent)]
+    Task(#[from] wharf_task::TaskError),
+    /// A container named by another one (`--pid container:x`, `--volumes-from`): the request is what is wrong.
+    #[error("{0}")]
+    Named(LookupError),
+    #[error("could not get container for {name}: {error}")]
+    Link { name: String, error: LookupError },
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error("container {0} is not running")]
+    NotRunning(String),
+    #[error("cannot kill container: {name}: {reason}")]
+    Kill { name: String, kind: Kind, reason: String },
+    #[error("cannot kill container: {name}: {error}")]
+    KillSignal { name: String, error: SignalError },
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    #[error("container {0} is already running")]
+    AlreadyRunning(String),
+    #[error("container {0} is already stopped")]
+    AlreadyStopped(String),
+    #[error("cannot start a paused container, try unpause instead")]
+    StartPaused,
+    #[error("container is marked for removal and cannot be started")]
+    StartRemoved,
+    #[error("Container {0} is already paused")]
+    AlreadyPaused(String),
+    #[error("Container {0} is not paused")]
+    NotPaused(String),
+    #[error("container {0} is paused, unpause the container before attach")]
+    AttachPaused(String),
+    #[error("container {0} is restarting, wait until the container is running before attach")]
+    AttachRestarting(String),
+    #[error("Container {0} is paused, unpause the container before exec")]
+    ExecPaused(String),
+    #[error("Container {0} is restarting, wait until the container is running")]
+    Restarting(String),
+    #[error("cannot remove container {name:?}: container is {status}: {hint}")]
+    RemoveRunning { name: String, status: &'static str, hint: &'static str },
+    #[error("removal of container {0} is already in progress")]
+    Removing(String),
+    #[error("Renaming a container with the same name as its current name")]
+    RenameSame,
+    #[error("Neither old nor new names may be empty")]
+    RenameEmpty,
+    #[error("Error when allocating new name: {0}")]
+    RenameName(Box<EngineError>),
+    #[error("Cannot update container {id}: {reason}")]
+    Update { id: String, reason: String },
+    #[error("Restart policy cannot be updated because AutoRemove is enabled for the container")]
+    UpdateAutoRemove,
+    #[error("No such exec instance: {0}")]
+    NoExec(String),
+    #[error("exec {0} has already run")]
+    ExecRan(String),
+    #[error("exec {0} is not running")]
+    ExecNotRunning(String),
+    #[error("No exec command specified")]
+    ExecEmpty,
+    #[error("OCI runtime exec failed: exec failed: unable to start container process: {}", reason(.0))]
+    ExecFailed(Failure),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("network {0} not found")]
+    NoNetwork(String),
+    #[error("{0} is a pre-defined network and cannot be removed")]
+    NetworkPredefined(String),
+    #[error("operation is not permitted on predefined {0} network ")]
+    NetworkReserved(String),
+    #[error("get {0}: no such volume")]
+    NoVolume(String),
+    #[error("remove {name}: volume is in use - [{}]", users.join(", "))]
+    VolumeInUse { name: String, users: Vec<String> },
+    #[error("a prune operation is already running")]
+    PruneRunning,
+    #[error("Error processing tar file: {0}")]
+    Tar(String),
+    #[error("error running ps: {0}")]
+    Ps(String),
+    #[error("Couldn't find PID field in ps output")]
+    PsNoPid,
+    #[error("{operation} {}", path.display())]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0} comes with a later release of Wharf")]
+    Later(&'static str),
+    #[error("the engine is shutting down")]
+    ShuttingDown,
+    #[error("a worker of the engine failed")]
+    Worker,
+}
+
+/// An engine that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The messages say it.
+pub enum OpenError {
+    #[error("cannot make {}", path.display())]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot read the host's cgroups")]
+    Cgroup(#[source] wharf_cgroup::CgroupError),
+    #[error(transparent)]
+    Store(#[from] wharf_metadata::StoreError),
+    #[error(transparent)]
+    Content(#[from] wharf_content::ContentError),
+    #[error(transparent)]
+    Snapshot(#[from] wharf_snapshot::SnapshotError),
+    #[error(transparent)]
+    Image(#[from] wharf_image::ImageError),
+    #[error("cannot set up the network")]
+    Network(#[source] wharf_network::NetworkError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl HasKind for OpenError {
+    fn kind(&self) -> Kind {
+        match self {
+            OpenError::Folder { .. } | OpenError::Cgroup(_) => Kind::System,
+            OpenError::Store(e) => e.kind(),
+            OpenError::Content(e) => e.kind(),
+            OpenError::Snapshot(e) => e.kind(),
+            OpenError::Image(e) => e.kind(),
+            OpenError::Network(e) => e.kind(),
+            OpenError::Engine(e) => e.kind(),
+        }
+    }
+}
+
+/// A start that failed. The text is what Docker says of it, with the sources in a chain.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)] // The messages say it, and they are Docker's.
+pub enum StartError {
+    #[error("failed to set up container networking")]
+    Network(#[source] wharf_network::NetworkError),
+    #[error("failed to set up container networking: network {0} not found")]
+    NoNetwork(String),
+    #[error("joining network namespace of container")]
+    JoinNetwork(#[source] Box<EngineError>),
+    #[error("cannot join the {what} namespace of container {id}: it is not running")]
+    Join { what: &'static str, id: String },
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Snapshot(#[from] wharf_snapshot::SnapshotError),
+    #[error("bad nameserver address {0}: ParseAddr(\"{0}\"): unable to parse IP")]
+    NameServer(String),
+    #[error("failed to create task for container: failed to initialize logging driver")]
+    Log(#[source] wharf_logs::LogError),
+    #[error(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: {}",
+        runtime_text(.0)
+    )]
+    Runtime(Failure),
+    #[error("failed to create task for container")]
+    Task(#[source] wharf_task::TaskError),
+    #[error("{operation} {}", path.display())]
+    File {
+        operation: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot read the root file system")]
+    Root(#[source] rustix::io::Errno),
+    #[error("error while creating mount source path '{path}': mkdir {path}: {reason}")]
+    BindSource { path: String, reason: String },
+    #[error("a worker of the engine failed")]
+    Worker,
+}
+
+impl StartError {
+    /// The exit code that the container shows, and `docker run` with it (moby `daemon/start_unix.go`
+    /// translateContainerdStartErr): 127, 126 or 128.
+    pub fn exit_code(&self) -> i64 {
+        match self {
+            StartError::Runtime(failure) => i64::from(failure.exit_code()),
+            _ => 128,
+        }
+    }
+}
+
+/// What runc would say of the failure, without naming itself.
+fn runtime_text(failure: &Failure) -> String {
+    format!("unable to start container process: error during container init: {}", reason(failure))
+}
+
+/// The reason in the words of runc and Go's os/exec, which clients of Docker see.
+pub(crate) fn reason(failure: &Failure) -> String {
+    let subject = &failure.subject;
+    let errno = std::io::Error::from_raw_os_error(failure.errno);
+    match failure.stage {
+        Stage::CommandNotFound if subject.contains('/') => {
+            format!("exec: {subject:?}: stat {subject}: no such file or directory")
+        }
+        Stage::CommandNotFound => format!("exec: {subject:?}: executable file not found in $PATH"),
+        Stage::CommandNotExecutable if errno.kind() == std::io::ErrorKind::IsADirectory => {
+            format!("exec: {subject:?}: is a directory: permission denied")
+        }
+        Stage::CommandNotExecutable => format!("exec: {subject:?}: permission denied"),
+        Stage::Exec => format!("exec {subject}: {}", go_errno(&errno)),
+        _ if failure.errno == 0 => subject.clone(),
+        _ => format!("{subject}: {}", go_errno(&errno)),
+    }
+}
+
+/// Go prints errno texts in lower case and without the number.
+fn go_errno(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let bare = text.rfind(" (os error").map_or(text.as_str(), |i| &text[..i]);
+    let mut letters = bare.chars();
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+}
+
+impl HasKind for StartError {
+    fn kind(&self) -> Kind {
+        match self {
+            StartError::NoNetwork(_) => Kind::NotFound,
+            StartError::Runtime(f) => match f.stage {
+                Stage::CommandNotFound | Stage::CommandNotExecutable => Kind::Invalid,
+                _ => Kind::System,
+            },
+            StartError::Network(_)
+            | StartError::JoinNetwork(_)
+            | StartError::Join { .. }
+            | StartError::Spec(_)
+            | StartError::Identity(_)
+            | StartError::Snapshot(_)
+            | StartError::NameServer(_)
+            | StartError::Log(_)
+            | StartError::Task(_)
+            | StartError::File { .. }
+            | StartError::Root(_)
+            | StartError::BindSource { .. }
+            | StartError::Worker => Kind::System,
+        }
+    }
+}
+
+impl HasKind for EngineError {
+    fn kind(&self) -> Kind {
+        match self {
+            EngineError::Lookup(e) => e.kind(),
+            EngineError::Create(e) => e.kind(),
+            EngineError::Mount(e) => e.kind(),
+            EngineError::Filter(e) => e.kind(),
+            EngineError::Image(e) => e.kind(),
+            EngineError::Store(e) => e.kind(),
+            EngineError::Snapshot(e) => e.kind(),
+            EngineError::Log(e) => e.kind(),
+            EngineError::Task(e) => e.kind(),
+            EngineError::Start(e) => e.kind(),
+            EngineError::Identity(e) => e.kind(),
+            EngineError::Kill { kind, .. } => *kind,
+            EngineError::AlreadyRunning(_) | EngineError::AlreadyStopped(_) => Kind::NotModified,
+            EngineError::NoExec(_) | EngineError::NoNetwork(_) | EngineError::NoVolume(_) => Kind::NotFound,
+            EngineError::NotRunning(_)
+            | EngineError::StartPaused
+            | EngineError::StartRemoved
+            | EngineError::AlreadyPaused(_)
+            | EngineError::NotPaused(_)
+            | EngineError::AttachPaused(_)
+            | EngineError::AttachRestarting(_)
+            | EngineError::ExecPaused(_)
+            | EngineError::ExecRan(_)
+            | EngineError::ExecNotRunning(_)
+            | EngineError::Restarting(_)
+            | EngineError::RemoveRunning { .. }
+            | EngineError::Removing(_)
+            | EngineError::VolumeInUse { .. }
+            | EngineError::PruneRunning => Kind::Conflict,
+            EngineError::NetworkPredefined(_) | EngineError::NetworkReserved(_) => Kind::Forbidden,
+            EngineError::Named(_)
+            | EngineError::Link { .. }
+            | EngineError::KillSignal { .. }
+            | EngineError::Signal(_)
+            | EngineError::FilterValue { .. }
+            | EngineError::RenameSame
+            | EngineError::UpdateAutoRemove
+            | EngineError::RenameEmpty
+            | EngineError::ExecEmpty
+            | EngineError::ExecFailed(_) => Kind::Invalid,
+            EngineError::RenameName(e) => e.kind(),
+            EngineError::Later(_) => Kind::NotImplemented,
+            EngineError::ShuttingDown => Kind::Unavailable,
+            EngineError::Update { .. }
+            | EngineError::PsNoPid
+            | EngineError::Tar(_)
+            | EngineError::Ps(_)
+            | EngineError::File { .. }
+            | EngineError::Worker => Kind::System,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(stage: Stage, errno: i32, subject: &str) -> String {
+        StartError::Runtime(Failure { stage, errno, subject: subject.to_owned() }).to_string()
+    }
+
+    #[test]
+    fn failed_commands_are_told_in_dockers_words() {
+        const START: &str = "failed to create task for container: failed to create shim task: OCI runtime create \
+                             failed: runc create failed: unable to start container process: error during container \
+                             init: ";
+        for (stage, errno, subject, expected) in [
+            (Stage::CommandNotFound, 2, "nosuch", "exec: \"nosuch\": executable file not found in $PATH"),
+            (Stage::CommandNotFound, 2, "/nosuch", "exec: \"/nosuch\": stat /nosuch: no such file or directory"),
+            (Stage::CommandNotExecutable, 13, "/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
+            (Stage::CommandNotExecutable, 21, "/tmp", "exec: \"/tmp\": is a directory: permission denied"),
+            (Stage::Process, 22, "sethostname", "sethostname: invalid argument"),
+        ] {
+            assert_eq!(text(stage, errno, subject), format!("{START}{expected}"));
+        }
+    }
+
+    #[test]
+    fn exit_codes_follow_from_the_stage() {
+        let code = |stage| StartError::Runtime(Failure { stage, errno: 0, subject: String::new() }).exit_code();
+        assert_eq!(
+            (code(Stage::CommandNotFound), code(Stage::CommandNotExecutable), code(Stage::Mount)),
+            (127, 126, 128)
+        );
+    }
+}

@@ -1,0 +1,116 @@
+//! Images for clients: the store's operations with Docker's events, and with the containers that use them.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use wharf_image::{
+    Details, Filters as ImageFilters, HistoryEntry, ImageId, ImportRequest, LoadProgress, Pruned, RemoveOptions,
+    Removed, Resolved, Summary, User,
+};
+use wharf_types::Reference;
+
+use crate::EngineError;
+use crate::container::Registry;
+use crate::events::{Events, Subject};
+
+/// Images of one engine.
+pub struct Images {
+    pub(crate) store: Arc<wharf_image::Images>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) events: Arc<Events>,
+}
+
+impl Images {
+    fn tell(&self, action: &str, id: &ImageId, name: &str) {
+        let attributes = BTreeMap::from([("name".to_owned(), name.to_owned())]);
+        self.events.publish(Subject::Image, action, id.as_str(), attributes);
+    }
+
+    fn users(&self, id: &ImageId) -> Vec<User> {
+        let all = self.registry.all();
+        let using = all.iter().map(|c| c.view()).filter(|v| v.record.image == id.as_str());
+        using.map(|v| User { container: v.record.id.to_string(), running: v.state.status.is_running() }).collect()
+    }
+
+    /// How many containers use an image.
+    pub fn containers(&self, id: &ImageId) -> i64 {
+        self.users(id).len() as i64
+    }
+
+    /// Lists.
+    pub fn list(&self, filters: &ImageFilters) -> Result<Vec<Summary>, EngineError> {
+        Ok(self.store.list(filters)?)
+    }
+
+    /// Tells all of one.
+    pub fn inspect(&self, name: &str) -> Result<Details, EngineError> {
+        Ok(self.store.inspect(name)?)
+    }
+
+    /// The steps that made one.
+    pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>, EngineError> {
+        Ok(self.store.history(name)?)
+    }
+
+    /// Gives one a further name. Blocks for a commit.
+    pub fn tag(&self, source: &str, name: &Reference) -> Result<Resolved, EngineError> {
+        let found = self.store.tag(source, name)?;
+        self.tell("tag", &found.id, &name.familiar());
+        Ok(found)
+    }
+
+    /// Removes by name or id. Blocks for a commit.
+    pub fn remove(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
+        let removed = self.store.remove(name, RemoveOptions { force }, &|id| self.users(id))?;
+        self.tell_removed(&removed);
+        Ok(removed)
+    }
+
+    fn tell_removed(&self, removed: &[Removed]) {
+        for item in removed {
+            match item {
+                Removed::Untagged { name, id } => self.tell("untag", id, name),
+                Removed::Deleted(id) => self.tell("delete", id, id.as_str()),
+            }
+        }
+    }
+
+    /// Removes unused ones. Blocks for commits.
+    pub fn prune(&self, filters: &ImageFilters) -> Result<Pruned, EngineError> {
+        let pruned = self.store.prune(filters, &|id| self.users(id))?;
+        self.tell_removed(&pruned.removed);
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
+        self.events.publish(Subject::Image, "prune", "", attributes);
+        Ok(pruned)
+    }
+
+    /// Makes an image of a file system's tar stream. Blocks while it reads.
+    pub fn import(&self, request: ImportRequest, body: &mut (dyn Read + Send)) -> Result<ImageId, EngineError> {
+        let hold = self.store.import(request, body)?;
+        let id = hold.image.id.clone();
+        let name = hold.reference.as_ref().map_or_else(|| id.to_string(), Reference::familiar);
+        self.tell("import", &id, &name);
+        Ok(id)
+    }
+
+    /// Takes images from a saved archive. Blocks while it reads.
+    pub fn load(
+        &self,
+        body: &mut (dyn Read + Send),
+        platform: Option<&wharf_oci::image::Platform>,
+        progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Vec<wharf_image::Loaded>, EngineError> {
+        let loaded = self.store.load(body, platform, progress)?;
+        for image in &loaded {
+            let name = image.reference.as_ref().map_or_else(|| image.id.to_string(), Reference::familiar);
+            self.tell("load", &image.id, &name);
+        }
+        Ok(loaded)
+    }
+
+    /// Writes images into an archive. Blocks while it writes.
+    pub fn save(&self, names: &[String], out: &mut dyn Write) -> Result<(), EngineError> {
+        Ok(self.store.save(names, out)?)
+    }
+}

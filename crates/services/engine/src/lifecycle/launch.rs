@@ -1,0 +1,297 @@
+//! The blocking half of a start: everything up to a running shim, with its undoing.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use wharf_fault::point;
+use wharf_network::{Attachment, Endpoint, EndpointRequest};
+use wharf_oci::runtime::{NamespaceType, Process};
+use wharf_task::{Relay, Shim, SpawnRequest};
+use wharf_types::Mount;
+
+use super::{Lifecycle, files, ports};
+use crate::container::{Container, ContainerRecord, View};
+use crate::create::mounts::Source;
+use crate::creator::node_name;
+use crate::rootfs::Root;
+use crate::spec::{self, Identity, Input, Net};
+use crate::{EngineError, StartError, identity};
+
+/// The file in the task folder by which a later daemon knows the container's place in the network.
+pub(crate) const ENDPOINT_FILE: &str = "endpoint.json";
+
+/// Identities kept at most.
+const IDENTITIES: usize = 256;
+
+/// A shim that was started, and what belongs to it.
+pub(super) struct Launched {
+    pub(super) shim: Shim,
+    pub(super) rootfs: Vec<Mount>,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    pub(super) process: Arc<Process>,
+}
+
+/// How a container gets its network; the joined container is looked up before anything is done.
+pub(super) enum NetPlan {
+    Bridge,
+    Host,
+    None,
+    Container(Arc<Container>, u32),
+}
+
+/// The checked log configuration of a container.
+pub(crate) fn log_config(record: &ContainerRecord) -> Result<wharf_logs::Config, wharf_logs::LogError> {
+    let log = &record.host.log_config;
+    let options = log.config.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
+    // How a slow reader of the container's output is treated is fixed here: the spool never blocks the container.
+    let mut config =
+        wharf_logs::Config::parse(&log.r#type, options.filter(|(k, _)| !matches!(*k, "mode" | "max-buffer-size")))?;
+    let option = |key: &str| log.config.iter().flatten().find(|(k, _)| *k == key).map_or("", |(_, v)| v.as_str());
+    let labels = record.config.labels.iter().flatten();
+    let wanted = |list: &str, name: &str| list.split(',').any(|w| w == name);
+    let mut attrs: BTreeMap<String, String> =
+        labels.filter(|(k, _)| wanted(option("labels"), k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    for entry in record.config.env.iter().flatten() {
+        if let Some((name, value)) = entry.split_once('=')
+            && wanted(option("env"), name)
+        {
+            attrs.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    config.attrs = attrs;
+    Ok(config)
+}
+
+impl Lifecycle {
+    /// Finds out how the container gets its network, without effects.
+    pub(super) fn plan_network(&self, record: &ContainerRecord) -> Result<NetPlan, StartError> {
+        let unknown = |name: &str| Err(StartError::NoNetwork(name.to_owned()));
+        if let Some(other) =
+            record.networks.keys().find(|n| !matches!(n.as_str(), "bridge" | "default" | "host" | "none"))
+            && *other != record.host.network_mode
+        {
+            return unknown(other);
+        }
+        if record.config.network_disabled {
+            return Ok(NetPlan::None);
+        }
+        match record.host.network_mode.as_str() {
+            "bridge" | "default" => Ok(NetPlan::Bridge),
+            "host" => Ok(NetPlan::Host),
+            "none" => Ok(NetPlan::None),
+            mode => match mode.strip_prefix("container:") {
+                Some(name) => {
+                    let join = |e: EngineError| StartError::JoinNetwork(Box::new(e));
+                    let other = self.registry.find(name).map_err(|e| join(e.into()))?;
+                    let task = other.view().task.clone();
+                    let task = task.ok_or_else(|| join(EngineError::NotRunning(other.id.to_string())))?;
+                    Ok(NetPlan::Container(other, task.pid))
+                }
+                None => unknown(mode),
+            },
+        }
+    }
+
+    /// Namespaces of other containers that are joined.
+    fn joined(&self, record: &ContainerRecord) -> Result<Vec<(NamespaceType, PathBuf)>, StartError> {
+        let modes =
+            [(NamespaceType::Pid, "pid", &record.host.pid_mode), (NamespaceType::Ipc, "ipc", &record.host.ipc_mode)];
+        let mut list = Vec::new();
+        for (kind, what, mode) in modes {
+            let Some(name) = mode.strip_prefix("container:") else { continue };
+            let other = self.registry.find(name).ok().and_then(|c| c.view().task.clone());
+            let task = other.ok_or_else(|| StartError::Join { what, id: name.to_owned() })?;
+            list.push((kind, PathBuf::from(format!("/proc/{}/ns/{what}", task.pid))));
+        }
+        Ok(list)
+    }
+
+    /// Does everything up to a running shim. On error nothing stays.
+    pub(super) fn launch(&self, view: &View, plan: &NetPlan) -> Result<Launched, StartError> {
+        let record = &view.record;
+        let log = log_config(record).map_err(StartError::Log)?;
+        let joined = self.joined(record)?;
+        let rootfs = self.snapshots.mounts(&record.snapshot, record.host.auto_remove)?;
+        let identity = self.identity(view, &rootfs)?;
+        self.bind_sources(record)?;
+        // What an earlier run left that is not committed yet; its facts are in the view.
+        self.shims.remove(&record.id).map_err(StartError::Task)?;
+        let attachment = match plan {
+            NetPlan::Bridge => Some(self.networks.attach(&request(record)).map_err(StartError::Network)?),
+            NetPlan::Host | NetPlan::None | NetPlan::Container(..) => None,
+        };
+        point("start.after-attach");
+        let endpoint = attachment.as_ref().map(|a| Arc::new(a.endpoint.clone()));
+        let spawned = self.spawn(record, plan, attachment, &log, &joined, &identity);
+        match spawned {
+            Ok((shim, process)) => Ok(Launched { shim, rootfs, endpoint, process: Arc::new(process) }),
+            Err(e) => {
+                self.undo_launch(record, endpoint.as_deref());
+                Err(e)
+            }
+        }
+    }
+
+    /// Takes back what a start made outside the shim. Failures are logged: the start has failed already.
+    pub(super) fn undo_launch(&self, record: &ContainerRecord, endpoint: Option<&Endpoint>) {
+        if let Err(error) = self.shims.remove(&record.id) {
+            tracing::warn!(container = %record.id, %error, "cannot remove the task folder of a failed start");
+        }
+        self.remove_netns_link(record);
+        if let Some(endpoint) = endpoint
+            && let Err(error) = self.networks.detach(endpoint)
+        {
+            tracing::warn!(container = %record.id, %error, "cannot detach the network of a failed start");
+        }
+    }
+
+    fn spawn(
+        &self,
+        record: &ContainerRecord,
+        plan: &NetPlan,
+        attachment: Option<Attachment>,
+        log: &wharf_logs::Config,
+        joined: &[(NamespaceType, PathBuf)],
+        identity: &Identity,
+    ) -> Result<(Shim, Process), StartError> {
+        let endpoint = attachment.as_ref().map(|a| &a.endpoint);
+        let files = match plan {
+            NetPlan::Container(other, _) => files::of_other(&self.config, &other.view().record),
+            _ => files::write_all(&self.config, record, endpoint, self.gateway())?,
+        };
+        point("start.after-files");
+        let folder = self.shims.prepare(&record.id).map_err(StartError::Task)?;
+        if let Some(endpoint) = endpoint {
+            write_endpoint(folder.path(), endpoint)?;
+        }
+        point("start.after-folder");
+        let net = match plan {
+            // The shim has the prepared namespace as descriptor 5.
+            NetPlan::Bridge => Net::Join(PathBuf::from("/proc/self/fd/5")),
+            NetPlan::Host => Net::Host,
+            NetPlan::None => Net::Fresh,
+            NetPlan::Container(_, pid) => Net::Join(PathBuf::from(format!("/proc/{pid}/ns/net"))),
+        };
+        let volumes = record.volumes().map(|name| (name.to_owned(), self.volumes.data(name))).collect();
+        let built = spec::build(&Input {
+            engine: &self.config,
+            id: record.id.as_str(),
+            config: &record.config,
+            host: &record.host,
+            args: record.command(),
+            identity,
+            points: &record.points,
+            volumes: &volumes,
+            net,
+            joined,
+            host_name: &node_name(),
+            files: &files,
+            cgroup_v2: self.cgroup_v2,
+        })?;
+        let json = serde_json::to_vec(&built).unwrap_or_default();
+        folder.write_config(&json).map_err(StartError::Task)?;
+        let (netns, hold, relays) = match attachment {
+            Some(a) => (Some(a.netns), a.hold, a.relays),
+            None => (None, Vec::new(), Vec::new()),
+        };
+        let log_dir = open_folder(&self.config.container_folder(&record.id))?;
+        point("start.before-spawn");
+        let shim = self.shims.spawn(SpawnRequest {
+            folder,
+            log_dir: log_dir.as_fd(),
+            log,
+            netns: netns.as_ref().map(|n| n.as_fd()),
+            hold,
+            relays: relays.into_iter().map(|r| Relay { listener: r.fd, to: r.to }).collect(),
+        });
+        let shim = shim.map_err(StartError::Task)?;
+        point("start.after-spawn");
+        if netns.is_some() {
+            self.make_netns_link(record, shim.pid());
+        }
+        Ok((shim, built.process.unwrap_or_default()))
+    }
+
+    fn gateway(&self) -> Option<IpAddr> {
+        self.networks.bridge().map(|b| IpAddr::V4(b.gateway))
+    }
+
+    /// Looks the user up. A container that never ran still has the image's files, so those of earlier lookups serve.
+    fn identity(&self, view: &View, rootfs: &[Mount]) -> Result<Identity, StartError> {
+        let record = &view.record;
+        let add = record.host.group_add.as_deref().unwrap_or_default();
+        let fresh = view.state.started_at.is_zero();
+        let key = format!("{}\0{}\0{}", record.image, record.config.user, add.join("\0"));
+        let kept = || self.identities.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if fresh && let Some(found) = kept().get(&key) {
+            return Ok(found.clone());
+        }
+        let root = Root::of_mounts(rootfs).map_err(StartError::Root)?;
+        let found = identity::look_up(&record.config.user, add, &root)?;
+        if fresh {
+            let mut map = kept();
+            if map.len() >= IDENTITIES {
+                map.clear();
+            }
+            map.insert(key, found.clone());
+        }
+        Ok(found)
+    }
+
+    /// Makes missing folders that `-v` names on the host.
+    fn bind_sources(&self, record: &ContainerRecord) -> Result<(), StartError> {
+        for point in &record.points {
+            let Source::Bind { path, create: true } = &point.source else { continue };
+            if std::fs::symlink_metadata(path).is_err() {
+                std::fs::create_dir_all(path)
+                    .map_err(|e| StartError::BindSource { path: path.clone(), reason: spec::lower(&e) })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where nsenter(1) and ip-netns(8) find the namespace.
+    pub(crate) fn netns_link(&self, record: &ContainerRecord) -> PathBuf {
+        self.config.exec_root.join("netns").join(record.id.short())
+    }
+
+    fn make_netns_link(&self, record: &ContainerRecord, shim: u32) {
+        let link = self.netns_link(record);
+        let _ = std::fs::remove_file(&link);
+        if let Err(error) = std::os::unix::fs::symlink(format!("/proc/{shim}/fd/5"), &link) {
+            tracing::warn!(container = %record.id, %error, "cannot link the network namespace");
+        }
+    }
+
+    pub(crate) fn remove_netns_link(&self, record: &ContainerRecord) {
+        // There is none with the host's network or none at all.
+        let _ = std::fs::remove_file(self.netns_link(record));
+    }
+}
+
+fn request(record: &ContainerRecord) -> EndpointRequest {
+    let own = record.networks.get("bridge").map(|n| n.mac_address.as_str()).filter(|m| !m.is_empty());
+    let mac = own.unwrap_or(&record.config.mac_address);
+    EndpointRequest {
+        container: record.id.clone(),
+        name: record.name.clone(),
+        mac: mac.parse().ok(),
+        ports: ports::requests(record),
+    }
+}
+
+fn write_endpoint(folder: &Path, endpoint: &Endpoint) -> Result<(), StartError> {
+    let path = folder.join(ENDPOINT_FILE);
+    let json = serde_json::to_vec(endpoint).unwrap_or_default();
+    std::fs::write(&path, json).map_err(|source| StartError::File { operation: "write", path, source })
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {
+    use rustix::fs::{Mode, OFlags, open};
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let failed = |e: rustix::io::Errno| StartError::File { operation: "open", path: path.to_owned(), source: e.into() };
+    open(path, flags, Mode::empty()).map_err(failed)
+}

@@ -1,0 +1,56 @@
+//! A container's life after create: start, end, restart, stop, kill, pause and remove. Whoever changes a container's
+//! run holds its lock; nobody holds it while waiting for a process to end.
+
+mod endings;
+mod files;
+mod launch;
+mod ports;
+mod remove;
+mod saver;
+mod start;
+mod stop;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use wharf_metadata::Store;
+use wharf_network::Networks;
+use wharf_snapshot::Snapshotter;
+use wharf_task::Shims;
+
+use crate::config::EngineConfig;
+use crate::container::Registry;
+use crate::events::Events;
+use crate::spec::Identity;
+use crate::volumes::Volumes;
+
+pub(crate) use launch::{ENDPOINT_FILE, log_config};
+pub use remove::RemoveOptions;
+pub use saver::Saver;
+pub(crate) use saver::current_record;
+
+/// What starting, ending and removing need.
+pub struct Lifecycle {
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) cgroup_v2: bool,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) snapshots: Arc<dyn Snapshotter>,
+    pub(crate) volumes: Arc<Volumes>,
+    pub(crate) networks: Arc<Networks>,
+    pub(crate) bridge_id: String,
+    pub(crate) shims: Shims,
+    pub(crate) events: Arc<Events>,
+    pub(crate) saver: Arc<Saver>,
+    pub(crate) identities: Mutex<HashMap<String, Identity>>,
+    pub(crate) runs: AtomicU64,
+    /// Set when the engine shuts down: policies start nothing any more.
+    pub(crate) ending: AtomicBool,
+}
+
+impl Lifecycle {
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,182 @@
+//! Starting: the blocking half, then create and start in the shim; a failure is undone in reverse order.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wharf_error::Chain;
+use wharf_fault::point;
+use wharf_task::{CreateRequest, Stdin, TaskError};
+use wharf_types::{Signal, Timestamp};
+
+use super::Lifecycle;
+use super::launch::Launched;
+use crate::container::{Container, Status, Task, View};
+use crate::creator::tell;
+use crate::events::Subject;
+use crate::{EngineError, StartError, blocking};
+
+/// How long a start or an end waits for clients on their way to the streams.
+pub(super) const ATTACHING: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// How the first process gets its input.
+fn stdin_of(view: &View) -> Stdin {
+    match (view.record.config.open_stdin, view.record.config.stdin_once) {
+        (false, _) => Stdin::Null,
+        (true, false) => Stdin::Kept,
+        (true, true) => Stdin::Once,
+    }
+}
+
+impl Lifecycle {
+    /// Starts a container.
+    pub async fn start(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
+        let container = self.registry.find(name)?;
+        let _guard = container.lock.lock().await;
+        let view = container.view();
+        match view.state.status {
+            Status::Running => return Err(EngineError::AlreadyRunning(container.id.to_string())),
+            Status::Paused => return Err(EngineError::StartPaused),
+            Status::Removing | Status::Dead => return Err(EngineError::StartRemoved),
+            Status::Created | Status::Exited | Status::Restarting => {}
+        }
+        container.publish(|v| {
+            v.state.stopped_by_hand = false;
+            v.state.restarts = 0;
+        });
+        self.start_locked(&container).await?;
+        Ok(())
+    }
+
+    /// Starts a container whose lock the caller holds. A failure is published as the container's error.
+    pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), StartError> {
+        point("start.begin");
+        match self.try_start(container).await {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                let (text, code) = (Chain(&e).to_string(), e.exit_code());
+                container.publish(|v| {
+                    v.state.error = text;
+                    v.state.exit_code = code;
+                    if v.state.status == Status::Restarting {
+                        v.state.status = Status::Exited;
+                    }
+                });
+                self.saver.note(container);
+                if container.view().record.host.auto_remove {
+                    self.remove_locked(container, true).await.unwrap_or_else(|error| {
+                        tracing::warn!(container = %container.id, %error, "cannot remove a container that failed to start");
+                    });
+                }
+                Err(e)
+            }
+        }
+    }
+
+    async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), StartError> {
+        let view = container.view();
+        let plan = self.plan_network(&view.record)?;
+        let (this, seen) = (self.clone(), view.clone());
+        let launched = blocking(move || this.launch(&seen, &plan)).await.map_err(|_| StartError::Worker)??;
+        for point in &view.record.points {
+            if let crate::create::mounts::Source::Volume { name, .. } = &point.source {
+                let writable = if point.read_only { "false" } else { "true" };
+                let more = [
+                    ("container", container.id.as_str()),
+                    ("destination", &point.target),
+                    ("propagation", &point.propagation),
+                    ("read/write", writable),
+                ];
+                self.volumes.tell("mount", name, &more);
+            }
+        }
+        self.tell_network("connect", container.id.as_str(), &view.record.host.network_mode);
+        let request =
+            CreateRequest { rootfs: launched.rootfs.clone(), terminal: view.record.config.tty, stdin: stdin_of(&view) };
+        match self.run(container, &launched, request).await {
+            Ok(pid) => {
+                self.running(container, launched, pid);
+                Ok(())
+            }
+            Err(e) => {
+                self.undo(container, launched).await;
+                Err(match e.failure() {
+                    Some(failure) => StartError::Runtime(failure.clone()),
+                    None => StartError::Task(e),
+                })
+            }
+        }
+    }
+
+    async fn run(&self, container: &Container, launched: &Launched, request: CreateRequest) -> Result<u32, TaskError> {
+        launched.shim.create(request).await?;
+        point("start.after-create");
+        let view = container.publish(|v| v.starting = Some(launched.shim.clone()));
+        if view.record.host.log_config.r#type == "none" {
+            // Nothing is kept for clients that come after the first byte.
+            container.attached(ATTACHING).await;
+        }
+        let pid = launched.shim.start(None).await?;
+        point("start.after-start");
+        Ok(pid)
+    }
+
+    /// Publishes a running container and watches for its end.
+    fn running(self: &Arc<Self>, container: &Arc<Container>, launched: Launched, pid: u32) {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        let Launched { shim, endpoint, process, .. } = launched;
+        let task = Task { shim, pid, run, process };
+        let view = container.publish(|v| {
+            v.state.status = Status::Running;
+            v.state.exit_code = 0;
+            v.state.error.clear();
+            v.state.oom_killed = false;
+            v.state.started_at = Timestamp::now();
+            v.task = Some(task.clone());
+            v.starting = None;
+            v.endpoint = endpoint;
+            v.execs.clear();
+        });
+        tell(&self.events, &view.record, "start", &[]);
+        self.saver.note(container);
+        self.watch_end(container.clone(), task);
+        point("start.done");
+    }
+
+    async fn undo(self: &Arc<Self>, container: &Arc<Container>, launched: Launched) {
+        container.publish(|v| v.starting = None);
+        // The first process may wait at the gate; the shim may be gone. Either way the rest is taken back.
+        let _ = launched.shim.kill(None, Signal::KILL, true).await;
+        let _ = launched.shim.delete(None).await;
+        if launched.shim.shutdown().await.is_ok() {
+            launched.shim.gone().await;
+        }
+        let (this, record) = (self.clone(), container.view().record.clone());
+        let endpoint = launched.endpoint;
+        let undone = blocking(move || this.undo_launch(&record, endpoint.as_deref())).await;
+        if undone.is_err() {
+            tracing::warn!(container = %container.id, "the undoing of a failed start was interrupted");
+        }
+        self.tell_network("disconnect", container.id.as_str(), &container.view().record.host.network_mode);
+        self.tell_unmounts(&container.view());
+    }
+
+    /// Tells of a container's coming to and leaving a network.
+    pub(super) fn tell_network(&self, action: &str, container: &str, mode: &str) {
+        let (id, kind) = match mode {
+            "bridge" | "default" => (self.bridge_id.clone(), "bridge"),
+            "host" => (crate::networks::fixed_id(&self.config.instance, "host"), "host"),
+            "none" => (crate::networks::fixed_id(&self.config.instance, "none"), "null"),
+            _ => return,
+        };
+        let name = if kind == "null" { "none" } else { kind };
+        let pairs = [("container", container), ("name", name), ("type", kind)];
+        let attributes = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.events.publish(Subject::Network, action, id, attributes);
+    }
+
+    pub(super) fn tell_unmounts(&self, view: &View) {
+        for name in view.record.volumes() {
+            self.volumes.tell("unmount", name, &[("container", view.record.id.as_str())]);
+        }
+    }
+}

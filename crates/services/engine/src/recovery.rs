@@ -1,0 +1,253 @@
+//! Reconciling at start, which is the same after a clean stop, a kill or a power cut: records are compared with what
+//! is there, shims are adopted, and what no record owns is taken away.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use wharf_metadata::Store;
+use wharf_network::Endpoint;
+use wharf_oci::runtime::Spec;
+use wharf_snapshot::Snapshotter;
+use wharf_task::{Adopted, Exit, RecordKind, Shim, Shims};
+use wharf_types::{ContainerId, Signal};
+
+use crate::EngineError;
+use crate::config::EngineConfig;
+use crate::container::{Container, ContainerRecord, Registry, Status, Task, View};
+use crate::lifecycle::{ENDPOINT_FILE, Lifecycle};
+
+/// How long the remains of a container may take to go.
+const CLEARING: Duration = Duration::from_secs(5);
+
+/// What was found of one container.
+pub(crate) struct Found {
+    view: View,
+    alive: Option<Alive>,
+    /// The container ended while no engine watched: policies and `--rm` act on it.
+    missed: Option<Exit>,
+}
+
+struct Alive {
+    shim: Shim,
+    pid: u32,
+    ended: bool,
+}
+
+/// All that was found.
+pub(crate) struct Inventory {
+    pub(crate) found: Vec<Found>,
+    pub(crate) endpoints: Vec<Endpoint>,
+}
+
+fn endpoint_of(folder: &Path) -> Option<Endpoint> {
+    serde_json::from_slice(&std::fs::read(folder.join(ENDPOINT_FILE)).ok()?).ok()
+}
+
+fn spec_of(folder: &Path) -> Option<Spec> {
+    serde_json::from_slice(&std::fs::read(folder.join("config.json")).ok()?).ok()
+}
+
+/// Reads the records, adopts shims, and clears what no record owns: layers, container folders, tasks, cgroups.
+pub(crate) async fn take_stock(
+    config: &EngineConfig,
+    store: &Store,
+    snapshots: &Arc<dyn Snapshotter>,
+    images: &wharf_image::Images,
+    shims: &Shims,
+) -> Result<Inventory, EngineError> {
+    let records: BTreeMap<String, ContainerRecord> = store.view()?.all::<ContainerRecord>()?.into_iter().collect();
+    let mut known: HashSet<u64> = images.snapshot_numbers();
+    known.extend(records.values().map(|r| r.snapshot.number));
+    let strays = snapshots.reconcile(&known)?;
+    if !strays.is_empty() {
+        tracing::info!(layers = strays.len(), "moved layers that nothing owns to the trash");
+    }
+    clear_folders(config, &records)?;
+    let mut tasks: HashSet<ContainerId> = shims.list()?.into_iter().collect();
+    let mut inventory = Inventory { found: Vec::new(), endpoints: Vec::new() };
+    for record in records.into_values() {
+        let has_task = tasks.remove(&record.id);
+        let folder = shims.folder(&record.id);
+        let mut found = Found { view: View::resting(record), alive: None, missed: None };
+        if has_task {
+            adopt(config, shims, &mut found).await?;
+        }
+        if found.alive.is_some() {
+            let endpoint = endpoint_of(&folder);
+            inventory.endpoints.extend(endpoint.clone());
+            found.view.endpoint = endpoint.map(Arc::new);
+        }
+        inventory.found.push(found);
+    }
+    for id in tasks {
+        tracing::info!(container = %id, "ending a task whose container is gone");
+        if let Adopted::Alive { shim, .. } = shims.adopt(&id).await? {
+            end(&shim).await;
+        }
+        clear_cgroup(config, id.as_str());
+        shims.remove(&id)?;
+    }
+    clear_cgroups(config, &inventory);
+    Ok(inventory)
+}
+
+/// Ends a shim and everything in its container.
+async fn end(shim: &Shim) {
+    let _ = shim.kill(None, Signal::KILL, true).await;
+    // A process that was never started has no end to wait for.
+    let _ = tokio::time::timeout(CLEARING, shim.wait(None)).await;
+    let _ = shim.delete(None).await;
+    if shim.shutdown().await.is_ok() {
+        let _ = tokio::time::timeout(CLEARING, shim.gone()).await;
+    }
+}
+
+async fn adopt(config: &EngineConfig, shims: &Shims, found: &mut Found) -> Result<(), EngineError> {
+    let id = found.view.record.id.clone();
+    match shims.adopt(&id).await? {
+        Adopted::Alive { shim, pid, started: Some(started), exit } => {
+            let state = &mut found.view.state;
+            state.status = Status::Running;
+            state.started_at = started;
+            state.error.clear();
+            state.exit_code = 0;
+            found.alive = Some(Alive { shim, pid, ended: exit.is_some() });
+        }
+        Adopted::Alive { shim, .. } => {
+            tracing::info!(container = %id, "undoing a start that was interrupted");
+            end(&shim).await;
+            clear_cgroup(config, id.as_str());
+            shims.remove(&id)?;
+        }
+        Adopted::Exited(exit) => found.missed = Some(exit),
+        Adopted::Lost { records, same_boot } => {
+            let ran = records.iter().rev().find(|r| r.kind == RecordKind::Started && r.exec.is_empty());
+            let Some(ran) = ran else {
+                shims.remove(&id)?;
+                return Ok(());
+            };
+            found.view.state.started_at = ran.at;
+            if same_boot {
+                clear_cgroup(config, id.as_str());
+            }
+            found.missed = Some(Exit { status: 255, at: wharf_types::Timestamp::now(), oom: false });
+        }
+    }
+    if let Some(exit) = &found.missed {
+        let state = &mut found.view.state;
+        // The exit that the store knows already is no news.
+        if state.finished_at == exit.at {
+            found.missed = None;
+        } else {
+            if state.started_at.is_zero() {
+                state.started_at = exit.at;
+            }
+            state.status = Status::Exited;
+            state.exit_code = i64::from(exit.status);
+            state.finished_at = exit.at;
+            state.oom_killed = exit.oom;
+        }
+        clear_cgroup(config, id.as_str());
+    }
+    Ok(())
+}
+
+/// Removes folders of containers that no record owns.
+fn clear_folders(config: &EngineConfig, records: &BTreeMap<String, ContainerRecord>) -> Result<(), EngineError> {
+    let folder = config.data_root.join("containers");
+    let entries = std::fs::read_dir(&folder).map_err(|source| EngineError::File {
+        operation: "read",
+        path: folder.clone(),
+        source,
+    })?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ContainerId::parse(&name).is_ok() && !records.contains_key(&name) {
+            tracing::info!(container = name, "removing the folder of a container that does not exist");
+            std::fs::remove_dir_all(entry.path()).map_err(|source| EngineError::File {
+                operation: "remove",
+                path: entry.path(),
+                source,
+            })?;
+        }
+    }
+    let links = config.exec_root.join("netns");
+    for entry in std::fs::read_dir(links).into_iter().flatten().flatten() {
+        // A link whose shim is gone leads nowhere.
+        if !entry.path().exists() {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Kills what is in a container's cgroup and removes it.
+fn clear_cgroup(config: &EngineConfig, id: &str) {
+    let path = format!("{}/{id}", config.cgroup_parent.trim_end_matches('/'));
+    let cleared = wharf_cgroup::Layout::detect().and_then(|layout| {
+        let group = wharf_cgroup::Cgroup::open(&layout, &path)?;
+        group.kill_all()?;
+        group.delete(Instant::now() + CLEARING)
+    });
+    if let Err(error) = cleared {
+        tracing::debug!(container = id, %error, "no cgroup to clear");
+    }
+}
+
+/// Clears cgroups below our parent that carry a container's id and that no running container owns.
+fn clear_cgroups(config: &EngineConfig, inventory: &Inventory) {
+    let running: HashSet<&str> =
+        inventory.found.iter().filter(|f| f.alive.is_some()).map(|f| f.view.record.id.as_str()).collect();
+    let mut strays = HashSet::new();
+    let parent = config.cgroup_parent.trim_matches('/');
+    let Ok(mounts) = std::fs::read_dir("/sys/fs/cgroup") else { return };
+    let hierarchies = mounts.flatten().map(|e| e.path()).chain([Path::new("/sys/fs/cgroup").to_owned()]);
+    for folder in hierarchies.map(|h| h.join(parent)) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if ContainerId::parse(&name).is_ok() && !running.contains(name.as_str()) {
+                strays.insert(name);
+            }
+        }
+    }
+    strays.iter().for_each(|id| clear_cgroup(config, id));
+}
+
+/// Puts what was found into the registry, follows what runs, and lets policies act on what ended meanwhile.
+pub(crate) async fn resume(
+    lifecycle: &Arc<Lifecycle>,
+    registry: &Registry,
+    shims: &Shims,
+    inventory: Inventory,
+) -> Result<(), EngineError> {
+    let mut later: HashMap<String, (Arc<Container>, Option<Exit>)> = HashMap::new();
+    for found in inventory.found {
+        let Found { mut view, alive, missed } = found;
+        if let Some(alive) = &alive {
+            let folder = shims.folder(&view.record.id);
+            let process = spec_of(&folder).and_then(|s| s.process).unwrap_or_default();
+            let run = lifecycle.runs.fetch_add(1, Ordering::Relaxed);
+            view.task = Some(Task { shim: alive.shim.clone(), pid: alive.pid, run, process: Arc::new(process) });
+            if !alive.ended && alive.shim.state(None).await.is_ok_and(|s| s.status == wharf_task::Status::Paused) {
+                view.state.status = Status::Paused;
+            }
+        }
+        let name = view.record.name.clone();
+        let container = Arc::new(Container::new(view));
+        registry.reserve(&name, &container.id)?;
+        registry.add(container.clone());
+        match container.view().task.clone() {
+            Some(task) => lifecycle.watch_end(container, task),
+            None => {
+                later.insert(container.id.to_string(), (container, missed));
+            }
+        }
+    }
+    for (container, missed) in later.into_values() {
+        lifecycle.catch_up(&container, missed).await;
+    }
+    Ok(())
+}
