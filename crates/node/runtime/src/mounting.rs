@@ -291,7 +291,8 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Failure> {
         };
         let folder = file_type(target.as_fd()).or_fail(Stage::Mount, failed)? == FileType::Directory;
         if folder && empty.is_none() {
-            // It is attached before it is cloned: kernels before 6.15 refuse to clone a mount that is attached nowhere.
+            // It is attached before it is cloned: kernels before 6.15 refuse to clone a mount that is attached nowhere, and
+            // closing one that never was costs an RCU grace period, up to a millisecond and more.
             let cover = empty.insert(empty_folder(failed)?);
             attach(cover.as_fd(), target.as_fd()).or_fail(Stage::Mount, failed)?;
             continue;
