@@ -44,7 +44,7 @@ pub struct Stdio {
     /// stdin, half-close is its end. Process → client: what the client is to see, byte for byte. An error is shown
     /// to the client in the stream, as Docker does.
     pub stream: Reply<'static, UnixStream>,
-    /// The daemon's default detach keys (`ctrl-p,ctrl-q`) or the request's; empty if nothing detaches.
+    /// The keys that detach from a terminal: the request's or the daemon's; empty means Docker's `ctrl-p,ctrl-q`.
     pub detach_keys: String,
     /// Called when the client typed the detach keys.
     pub on_detach: Box<dyn FnOnce() + Send>,

@@ -27,7 +27,15 @@ pub enum Scan {
     Detached,
 }
 
+/// The keys that detach where neither the request nor the daemon's configuration names others.
+const DEFAULT: &str = "ctrl-p,ctrl-q";
+
 impl DetachKeys {
+    /// Parses as [`Self::parse`], where an empty text means the default keys.
+    pub fn or_default(text: &str) -> Result<Self, DetachKeyError> {
+        Self::parse(if text.is_empty() { DEFAULT } else { text })
+    }
+
     /// Parses `ctrl-p,ctrl-q` and the like: single characters, `ctrl-` with a letter or one of `@ [ \ ] ^ _`, and
     /// `DEL` (moby/term `ToBytes`). An empty text is an empty sequence.
     pub fn parse(text: &str) -> Result<Self, DetachKeyError> {

@@ -42,7 +42,7 @@ async fn start(mut call: Call) -> Handled {
     match call.backends.execs.start(&call.name, request).await? {
         ExecStarted::Detached => Ok(respond::empty(StatusCode::OK)),
         ExecStarted::Attached(stdio) => {
-            let keys = DetachKeys::parse(&stdio.detach_keys).map_err(|e| ApiError::of(&e))?;
+            let keys = DetachKeys::or_default(&stdio.detach_keys).map_err(|e| ApiError::of(&e))?;
             Ok(call.hijack(stdio, keys, &call.identity.headers()))
         }
     }

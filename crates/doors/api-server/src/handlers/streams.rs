@@ -50,7 +50,7 @@ fn attach_query(call: &Call) -> query::Attach {
 
 /// Parses detach keys as attach does, with its message.
 fn detach_keys(text: &str) -> Result<DetachKeys, ApiError> {
-    DetachKeys::parse(text).map_err(|_| ApiError::invalid(format!("Invalid detach keys ({text}) provided")))
+    DetachKeys::or_default(text).map_err(|_| ApiError::invalid(format!("Invalid detach keys ({text}) provided")))
 }
 
 async fn attach(call: &Call) -> Handled {

@@ -71,7 +71,7 @@ impl Fake {
             tty,
             stdin,
             stream: Box::pin(async move { Ok(process) }),
-            detach_keys: "ctrl-p,ctrl-q".to_owned(),
+            detach_keys: String::new(),
             on_detach: Box::new(move || detached.store(true, Ordering::SeqCst)),
         }
     }
