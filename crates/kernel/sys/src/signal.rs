@@ -8,12 +8,21 @@ use crate::check;
 /// Resets every signal to its default action and unblocks all: what a process wants just before exec, because ignored and
 /// blocked signals are inherited (the Rust runtime ignores SIGPIPE).
 pub fn reset_all() -> io::Result<()> {
-    // SAFETY: all bytes zero is SIG_DFL with no flags and an empty mask.
-    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    // The kernel's own structure (handler, flags, restorer, mask), all bytes zero: SIG_DFL, no flags, empty mask.
+    let default = [0u64; 4];
     for signal in 1..=64 {
-        // SAFETY: installs the default action, no handler. KILL, STOP and those libc keeps for itself give EINVAL, and
-        // those the caller cannot have changed.
-        unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
+        // By the system call, since libc refuses signals it keeps for itself (32, 33), which may be ignored by
+        // inheritance all the same. KILL and STOP give EINVAL; nobody can have changed those.
+        // SAFETY: the kernel reads 32 bytes of `default` with a signal set of 8; it installs no handler.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                8usize,
+            )
+        };
     }
     set_mask(&[])
 }
