@@ -1,7 +1,5 @@
 //! From an OCI profile to a program.
 
-use std::collections::BTreeMap;
-
 use libc::{
     SECCOMP_RET_ALLOW, SECCOMP_RET_DATA, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD,
     SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
@@ -238,7 +236,7 @@ impl Rule {
         } else {
             Some(Effect::When(alternatives(source)?))
         };
-        let syscalls = source.names.iter().filter_map(|n| Syscall::find(n)).collect();
+        let syscalls = Syscall::find_all(source.names.iter().map(String::as_str)).collect();
         Ok(Self { syscalls, answer, effect })
     }
 }
@@ -278,36 +276,34 @@ fn condition(arg: &Arg) -> Condition {
 
 /// Gathers the rules by number for one architecture.
 fn verdicts(arch: Arch, rules: &[Rule], default: u32) -> Result<Vec<Verdict>, CompileError> {
-    #[derive(Default)]
-    struct Found {
-        always: Option<u32>,
-        cases: Vec<Case>,
+    // Sorted by number, and for one number in the order of the rules.
+    let mut found: Vec<(u32, usize, Syscall)> = Vec::new();
+    for (index, rule) in rules.iter().enumerate().filter(|(_, r)| r.effect.is_some()) {
+        found.extend(rule.syscalls.iter().filter_map(|s| Some((s.number(arch)?, index, *s))));
     }
-    let mut found: BTreeMap<u32, Found> = BTreeMap::new();
-    for rule in rules {
-        let Some(effect) = &rule.effect else { continue };
-        for (syscall, number) in rule.syscalls.iter().filter_map(|s| Some((s, s.number(arch)?))) {
-            let entry = found.entry(number).or_default();
-            match effect {
-                Effect::Always => match entry.always {
-                    Some(other) if other != rule.answer => {
-                        return Err(CompileError::Contradiction { syscall: syscall.name().to_owned() });
-                    }
-                    _ => entry.always = Some(rule.answer),
-                },
-                Effect::When(alternatives) => {
-                    entry
-                        .cases
-                        .extend(alternatives.iter().map(|c| Case { conditions: c.clone(), answer: rule.answer }));
+    found.sort_unstable_by_key(|(number, index, _)| (*number, *index));
+    let mut out: Vec<Verdict> = Vec::with_capacity(found.len());
+    for same in found.chunk_by(|a, b| a.0 == b.0) {
+        let mut verdict = Verdict { number: same[0].0, cases: Vec::new(), otherwise: default };
+        let mut always = None;
+        for (_, index, syscall) in same {
+            let rule = &rules[*index];
+            match &rule.effect {
+                None => {}
+                Some(Effect::Always) if always.is_some_and(|other| other != rule.answer) => {
+                    return Err(CompileError::Contradiction { syscall: syscall.name().to_owned() });
+                }
+                Some(Effect::Always) => always = Some(rule.answer),
+                Some(Effect::When(alternatives)) => {
+                    let cases = alternatives.iter().map(|c| Case { conditions: c.clone(), answer: rule.answer });
+                    verdict.cases.extend(cases);
                 }
             }
         }
+        if let Some(answer) = always {
+            verdict = Verdict { number: verdict.number, cases: Vec::new(), otherwise: answer };
+        }
+        out.push(verdict);
     }
-    Ok(found
-        .into_iter()
-        .map(|(number, f)| match f.always {
-            Some(answer) => Verdict { number, cases: Vec::new(), otherwise: answer },
-            None => Verdict { number, cases: f.cases, otherwise: default },
-        })
-        .collect())
+    Ok(out)
 }
