@@ -158,6 +158,11 @@ impl PlannedMount<'_> {
         let folder = file_type(tree.as_fd()).or_fail(Stage::Mount, || self.failed())? == FileType::Directory;
         let missing = if folder { Missing::Folder } else { Missing::File };
         let target = root.make(self.destination, missing).or_fail(Stage::Mount, || self.failed())?;
+        let onto = file_type(target.as_fd()).or_fail(Stage::Mount, || self.failed())?;
+        if folder != (onto == FileType::Directory) {
+            // move_mount(2) would say EINVAL; mount(2) says this, which Docker's clients know.
+            return Err(Errno::NOTDIR).or_fail(Stage::Mount, || self.failed());
+        }
         self.check_procfs(target.as_fd(), Some(tree.as_fd()))?;
         let late = self.prepare_tree(tree.as_fd())?;
         attach(tree.as_fd(), target.as_fd()).or_fail(Stage::Mount, || self.failed())?;

@@ -1,0 +1,204 @@
+//! Attacks that succeeded against runtimes of this kind, as tests under their numbers.
+
+mod bundle;
+
+use std::os::unix::fs::symlink;
+
+use bundle::{Bundle, add_mount, eventually};
+use serde_json::json;
+
+#[test]
+fn cve_2024_21626_a_directory_through_a_leaked_descriptor_does_not_lead_out() {
+    for number in 3..40 {
+        for path in [format!("/proc/self/fd/{number}"), format!("/proc/self/fd/{number}/../../..")] {
+            let bundle = Bundle::new("pwd; ls").with(|c| c["process"]["cwd"] = json!(path));
+            let ran = bundle.run();
+            assert_ne!(ran.code, Some(0), "{path}: {}", ran.out);
+            assert_eq!(bundle.leftovers(), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn cve_2024_21626_the_same_for_a_process_that_is_added() {
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    for number in 3..30 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let ran = bundle.call(&["exec", "--cwd", &cwd, &bundle.id, "pwd"]);
+        assert_ne!(ran.code, Some(0), "{cwd}: {}", ran.out);
+    }
+}
+
+/// A copy of the runtime, so that a successful attack damages nothing else.
+fn with_own_copy(mut bundle: Bundle) -> (Bundle, Vec<u8>) {
+    let copy = bundle.path().join("runtime-copy");
+    std::fs::copy(&bundle.runtime, &copy).expect("copied");
+    let content = std::fs::read(&copy).expect("read");
+    bundle.runtime = copy;
+    (bundle, content)
+}
+
+#[test]
+fn cve_2019_5736_the_runtime_cannot_be_overwritten_when_it_is_made_to_execute_itself() {
+    // The attacker waits for a process whose program is not busybox, holds that program open for reading, kills the
+    // process, so that nobody executes the file any more, and opens it anew for writing.
+    let attacker = "while :; do for p in /proc/[0-9]*; do case \"$(readlink $p/exe)\" in /bin/busybox|'') ;; *) \
+        if exec 9<$p/exe; then touch /caught; kill -9 ${p#/proc/}; n=0; while [ $n -lt 50 ]; do n=$((n+1)); \
+        (echo overwritten >> /proc/self/fd/9) 2>> /tried; sleep 0.01; done; touch /done; exit; fi ;; esac; done; done";
+    let (bundle, content) = with_own_copy(Bundle::new(attacker));
+    // The runtime, executed inside, waits for ever for its configuration from a FIFO.
+    std::fs::create_dir(bundle.rootfs().join("b")).expect("folder");
+    let (fifo, mode) = (bundle.rootfs().join("b/config.json"), rustix::fs::Mode::from_raw_mode(0o644));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).expect("fifo");
+    bundle.start();
+    let words = ["exec", &bundle.id, "/proc/self/exe", "--root", "/r", "run", "--bundle", "/b", "x"];
+    let mut child = bundle.command(&words).spawn().expect("spawned");
+    eventually("the attack", || bundle.rootfs().join("done").exists());
+    child.wait().expect("waited");
+    assert!(bundle.rootfs().join("caught").exists(), "the attacker saw the runtime");
+    let tried = std::fs::read_to_string(bundle.rootfs().join("tried")).expect("read");
+    assert!(tried.contains("Read-only file system") || tried.contains("not permitted"), "{tried}");
+    assert_eq!(std::fs::read(&bundle.runtime).expect("read"), content);
+}
+
+#[test]
+fn cve_2019_19921_and_2023_27561_a_proc_that_is_a_link_is_refused() {
+    let bundle = Bundle::new("true");
+    std::fs::create_dir(bundle.rootfs().join("elsewhere")).expect("folder");
+    symlink("elsewhere", bundle.rootfs().join("proc")).expect("link");
+    bundle.run().fails_with("must be mounted on ordinary directory");
+    assert_eq!(bundle.leftovers(), [""; 0]);
+}
+
+#[test]
+fn cve_2019_16884_nothing_is_mounted_over_or_into_proc() {
+    for (destination, kind, text) in [
+        ("/proc", "tmpfs", "cannot be mounted because it is not of type proc"),
+        ("/proc/self/attr", "tmpfs", "cannot be mounted because it is inside /proc"),
+        ("/proc/sys/kernel", "tmpfs", "cannot be mounted because it is inside /proc"),
+        ("/link", "tmpfs", "cannot be mounted because it is inside /proc"),
+    ] {
+        let bundle = Bundle::new("true").with(|c| add_mount(c, destination, kind, "x", &[]));
+        symlink("proc/sys", bundle.rootfs().join("link")).expect("link");
+        bundle.run().fails_with(text);
+    }
+    // What lxcfs covers is allowed.
+    let bundle = Bundle::new("cat /proc/uptime");
+    std::fs::write(bundle.path().join("uptime"), "covered\n").expect("file");
+    let bundle = bundle.with(|c| add_mount(c, "/proc/uptime", "bind", "uptime", &["bind"]));
+    assert_eq!(bundle.run().ok(), "covered\n");
+}
+
+/// A bundle whose /dev is a folder that somebody else controls.
+fn with_foreign_dev(script: &str) -> Bundle {
+    let bundle = Bundle::new(script);
+    let dev = bundle.path().join("dev");
+    std::fs::create_dir_all(dev.join("pts")).expect("folder");
+    std::fs::create_dir_all(dev.join("shm")).expect("folder");
+    bundle.with(|c| {
+        c["mounts"].as_array_mut().expect("list").retain(|m| m["destination"] != "/dev");
+        let mount = json!({"destination": "/dev", "type": "bind", "source": "dev", "options": ["bind"]});
+        c["mounts"].as_array_mut().expect("list").insert(1, mount);
+    })
+}
+
+#[test]
+fn cve_2025_31133_a_false_null_device_is_not_bound_over_masked_paths() {
+    let bundle = with_foreign_dev("cat /proc/keys");
+    symlink("/proc/sys/kernel/core_pattern", bundle.path().join("dev/null")).expect("link");
+    bundle.run().fails_with("/dev/null is not the null device");
+    let bundle = with_foreign_dev("cat /proc/keys");
+    std::fs::write(bundle.path().join("dev/null"), "a file").expect("file");
+    bundle.run().fails_with("/dev/null is not the null device");
+}
+
+#[test]
+fn cve_2025_52565_the_terminal_is_not_bound_through_a_link() {
+    let bundle = with_foreign_dev("echo x").with(|c| c["process"]["terminal"] = json!(true));
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        bundle.path().join("dev/null"),
+        rustix::fs::FileType::CharacterDevice,
+        rustix::fs::Mode::from_raw_mode(0o666),
+        rustix::fs::makedev(1, 3),
+    )
+    .expect("node");
+    symlink("/proc/sys/kernel/core_pattern", bundle.path().join("dev/console")).expect("link");
+    bundle.run().fails_with("bind terminal to /dev/console");
+}
+
+#[test]
+fn cve_2026_41579_a_dev_that_is_a_link_stays_inside() {
+    let bundle = Bundle::new("ls /dev/null && stat -c %F /dev/null");
+    let outside = bundle.path().join("outside");
+    std::fs::create_dir(&outside).expect("folder");
+    symlink(&outside, bundle.rootfs().join("dev")).expect("link");
+    let out = bundle.run().ok();
+    assert!(out.contains("character special file"), "{out}");
+    assert_eq!(std::fs::read_dir(&outside).expect("read").count(), 0, "nothing was made on the host");
+}
+
+#[test]
+fn cve_2021_30465_a_mount_destination_that_is_a_link_stays_inside() {
+    let bundle = Bundle::new("ls /etc/target");
+    let outside = bundle.path().join("outside");
+    std::fs::create_dir(&outside).expect("folder");
+    std::fs::write(bundle.path().join("source"), "").expect("file");
+    symlink(&outside, bundle.rootfs().join("escape")).expect("link");
+    symlink("../../../../../etc", bundle.rootfs().join("up")).expect("link");
+    let bundle = bundle.with(|c| {
+        add_mount(c, "/escape/file", "bind", "source", &["bind"]);
+        add_mount(c, "/up/target", "bind", "source", &["bind"]);
+    });
+    bundle.run().ok();
+    assert_eq!(std::fs::read_dir(&outside).expect("read").count(), 0);
+    assert!(!std::path::Path::new("/etc/target").exists());
+}
+
+#[test]
+fn cve_2024_9676_a_user_database_that_is_a_fifo_holds_nobody_up() {
+    let bundle = Bundle::new("echo $HOME");
+    let fifo = bundle.rootfs().join("etc/passwd");
+    let mode = rustix::fs::Mode::from_raw_mode(0o644);
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).expect("fifo");
+    assert_eq!(bundle.run().ok(), "/\n");
+}
+
+#[test]
+fn cve_2016_9962_a_process_that_is_added_cannot_be_looked_into_before_it_runs_its_program() {
+    // As root of the container, with the same user id as the joining process, but without CAP_SYS_PTRACE. Any listing of
+    // its descriptors that shows more than a program's own would be a leak.
+    let script = "while ! [ -e /stop ]; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || [ $p = /proc/$$ ] || \
+        for f in $(ls $p/fd 2>/dev/null); do case $(readlink $p/fd/$f 2>/dev/null) in *socket*|*proc|*cgroup*) \
+        [ \"$(readlink $p/exe)\" = /bin/busybox ] || echo leak $p $f >> /leaks ;; esac; done; done; done";
+    let bundle = Bundle::new(script);
+    std::fs::write(bundle.rootfs().join("leaks"), "").expect("file");
+    bundle.start();
+    for _ in 0..40 {
+        bundle.exec(&["true"]).ok();
+    }
+    std::fs::write(bundle.rootfs().join("stop"), "").expect("file");
+    assert_eq!(std::fs::read_to_string(bundle.rootfs().join("leaks")).expect("read"), "");
+}
+
+#[test]
+fn cve_2021_41091_the_state_folder_is_closed_to_others() {
+    use std::os::unix::fs::PermissionsExt;
+    let bundle = Bundle::new("sleep 100");
+    bundle.start();
+    let folder = bundle.path().join("state").join(&bundle.id);
+    assert_eq!(std::fs::metadata(&folder).expect("stat").permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::metadata(folder.join("state.json")).expect("stat").permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn an_id_cannot_name_a_path() {
+    let bundle = Bundle::new("true");
+    bundle.write_config();
+    for id in ["../escape", "a/b", "..", ""] {
+        let ran = bundle.call(&["run", "--bundle", bundle.path().to_str().expect("UTF-8"), id]);
+        assert_ne!(ran.code, Some(0), "{id}");
+    }
+    assert!(!bundle.path().join("escape").exists());
+}
