@@ -90,11 +90,6 @@ impl Requests {
         self.bytes[start..start + 2].copy_from_slice(&(length as u16).to_ne_bytes());
     }
 
-    /// The bytes so far.
-    pub(crate) fn size(&self) -> usize {
-        self.bytes.len()
-    }
-
     pub(crate) fn name(&self, index: usize) -> &'static str {
         self.names.get(index).copied().unwrap_or("request")
     }

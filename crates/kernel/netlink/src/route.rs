@@ -94,7 +94,7 @@ pub struct Route {
 /// instead of 32: moving waits for RCU).
 #[derive(Clone, Copy, Debug)]
 pub struct Veth<'a> {
-    /// Name of the end here; it is made up.
+    /// Name of the end here; it is made down.
     pub name: &'a str,
     /// Index of the bridge it joins, if any.
     pub master: Option<u32>,
@@ -130,7 +130,7 @@ fn link_header(family: u8, index: u32, flags: u32, change: u32) -> [u8; 16] {
 /// Makes a veth pair.
 pub fn add_veth(r: &mut Requests, veth: &Veth<'_>) {
     r.begin("add veth link", NEWLINK, F_CREATE | F_EXCL);
-    put_link(r, Which::Name(veth.name), IFF_UP, IFF_UP);
+    put_link(r, Which::Name(veth.name), 0, 0);
     r.attr_u32(IFLA_MTU, veth.mtu);
     if let Some(master) = veth.master {
         r.attr_u32(IFLA_MASTER, master);
@@ -395,6 +395,27 @@ pub fn routes(socket: &mut Socket) -> Result<Vec<Route>, NetlinkError> {
             Ok(())
         },
     )
+}
+
+/// Whether the kernel takes packets for this address as its own. A new IPv6 address is not there at once: its local
+/// route is added by deferred work (addrconf_dad_work).
+pub fn is_local(socket: &mut Socket, address: IpAddr) -> Result<bool, NetlinkError> {
+    const DST: u16 = 1;
+    const RTN_LOCAL: u8 = 2;
+    let (bytes, length, family) = octets(address);
+    let mut requests = Requests::new();
+    requests.begin("find route", GETROUTE, 0);
+    requests.put(&[family, (length * 8) as u8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    requests.attr(DST, &bytes[..length]);
+    let mut local = false;
+    let outcome = socket.query(&mut requests, |message| {
+        local |= message.kind == NEWROUTE && message.payload.get(7) == Some(&RTN_LOCAL);
+        Ok(())
+    });
+    match outcome {
+        Err(e) if e.is(rustix::io::Errno::NETUNREACH) || e.is(rustix::io::Errno::HOSTUNREACH) => Ok(false),
+        other => other.map(|()| local),
+    }
 }
 
 fn read_route(payload: &[u8]) -> Option<Route> {

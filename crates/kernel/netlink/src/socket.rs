@@ -12,6 +12,10 @@ use crate::decode::{Message, attributes, messages, u32_at};
 use crate::encode::{F_DUMP, HEADER, Requests, align};
 use crate::error::NetlinkError;
 
+/// Requests per system call: their acknowledgements wait in the socket's receive buffer (208 KiB by default), where
+/// each takes about 1 KiB.
+const TOGETHER: usize = 64;
+
 const NOOP: u16 = 1;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -65,35 +69,42 @@ impl Socket {
         let fd = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)
             .map_err(failed("socket"))?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups)).map_err(failed("bind"))?;
+        wharf_sys::link::explain_refusals(fd.as_fd()).map_err(|e| {
+            let source = Errno::from_io_error(&e).unwrap_or(Errno::OPNOTSUPP);
+            NetlinkError::Socket { action: "setsockopt", source }
+        })?;
         // The kernel answers within the send; a lost answer must not hang the daemon for ever.
         let limit = (groups == 0).then_some(Duration::from_secs(10));
         sockopt::set_socket_timeout(&fd, Timeout::Recv, limit).map_err(failed("setsockopt"))?;
         Ok(Self { fd, sequence: 1, buffer: Vec::new() })
     }
 
-    /// Sends all requests with one system call and waits for each one's acknowledgement. The kernel carries out every
-    /// request, also those after a refused one.
+    /// Sends all requests with one system call (one for every 64) and waits for each one's acknowledgement.
+    /// The kernel carries out every request, also those after a refused one.
     ///
     /// # Errors
     /// The first refusal, if any.
     pub fn call(&mut self, requests: &mut Requests) -> Result<(), NetlinkError> {
-        if requests.is_empty() {
-            return Ok(());
-        }
-        let first = self.send(requests, |_| true)?;
-        let mut missing = requests.len();
+        let first = self.number(requests);
         let mut refusal = None;
-        while missing > 0 {
-            self.receive(|message| {
-                let index = message.sequence.wrapping_sub(first) as usize;
-                if message.kind == ERROR && index < requests.len() {
-                    missing = missing.saturating_sub(1);
-                    if let Some(error) = refused(message, requests.name(index)) {
-                        refusal.get_or_insert(error);
+        let mut sent = 0;
+        let bytes = requests.seal(first, |_| true).to_vec();
+        for part in parts(&bytes, TOGETHER) {
+            self.transmit(part)?;
+            let mut missing = messages(part).count();
+            sent += missing;
+            while missing > 0 {
+                self.receive(|message| {
+                    let index = message.sequence.wrapping_sub(first) as usize;
+                    if message.kind == ERROR && index < sent {
+                        missing = missing.saturating_sub(1);
+                        if let Some(error) = refused(message, requests.name(index)) {
+                            refusal.get_or_insert(error);
+                        }
                     }
-                }
-                Ok(())
-            })?;
+                    Ok(())
+                })?;
+            }
         }
         refusal.map_or(Ok(()), Err)
     }
@@ -205,18 +216,28 @@ impl Socket {
         })
     }
 
-    fn send(&mut self, requests: &mut Requests, acknowledge: impl Fn(usize) -> bool) -> Result<u32, NetlinkError> {
+    /// Takes as many sequence numbers as there are requests, and returns the first.
+    fn number(&mut self, requests: &Requests) -> u32 {
         let first = self.sequence;
-        self.sequence = self.sequence.wrapping_add(requests.len() as u32).max(1);
-        if requests.size() > 128 * 1024 {
+        self.sequence = first.checked_add(requests.len() as u32).unwrap_or(1);
+        first
+    }
+
+    fn send(&mut self, requests: &mut Requests, acknowledge: impl Fn(usize) -> bool) -> Result<u32, NetlinkError> {
+        let first = self.number(requests);
+        self.transmit(requests.seal(first, acknowledge))?;
+        Ok(first)
+    }
+
+    fn transmit(&self, bytes: &[u8]) -> Result<(), NetlinkError> {
+        if bytes.len() > 128 * 1024 {
             // Beyond SO_SNDBUF (208 KiB by default) the kernel refuses a message with EMSGSIZE.
-            let size = requests.size().saturating_mul(2);
+            let size = bytes.len().saturating_mul(2);
             sockopt::set_socket_send_buffer_size_force(&self.fd, size).map_err(failed("setsockopt"))?;
         }
-        let bytes = requests.seal(first, acknowledge);
         loop {
             match rustix::net::send(&self.fd, bytes, SendFlags::empty()) {
-                Ok(_) => return Ok(first),
+                Ok(_) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(failed("send")(e)),
             }
@@ -249,6 +270,21 @@ impl Socket {
         self.buffer = buffer;
         outcome
     }
+}
+
+/// Cuts messages into runs of at most `count`.
+fn parts(bytes: &[u8], count: usize) -> Vec<&[u8]> {
+    let mut parts = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let run = messages(rest).take(count).map_while(Result::ok);
+        let length: usize = run.map(|m| align(HEADER + m.payload.len())).sum();
+        // What the encoder made always has a first message; anything else would not end.
+        let (part, after) = rest.split_at(if length == 0 { rest.len() } else { length.min(rest.len()) });
+        parts.push(part);
+        rest = after;
+    }
+    parts
 }
 
 /// Reads the error of an acknowledgement or of the end of a dump; `None` if it is success.

@@ -133,7 +133,7 @@ impl Networks {
             Some(sandbox) => sandbox,
             None => shared.build(plan)?,
         };
-        let outcome = shared.finish(plan, sandbox, request);
+        let outcome = shared.finish(sandbox, request);
         match &outcome {
             Ok(made) => self.worker.taken(made.endpoint.host_link.clone(), request.container.clone()),
             Err(_) => self.worker.refill(),
@@ -295,7 +295,7 @@ impl Shared {
         }
     }
 
-    fn finish(&self, plan: &Plan, mut sandbox: Sandbox, request: &EndpointRequest) -> Result<Attachment, NetworkError> {
+    fn finish(&self, mut sandbox: Sandbox, request: &EndpointRequest) -> Result<Attachment, NetworkError> {
         let id = random::id()?;
         let reserved = {
             let mut state = lock(&self.state);
@@ -325,7 +325,7 @@ impl Shared {
             gateway_v6: self.bridge.as_ref().and_then(|b| b.info.gateway_v6),
             ports,
         };
-        let done = sandbox.enable(plan, request.mac).and_then(|()| self.publish(&endpoint));
+        let done = sandbox.enable(request.mac).and_then(|()| self.publish(&endpoint));
         if let Err(e) = done {
             self.release(&endpoint);
             return Err(e);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use wharf_ipam::{Cidr, MacAddress};
 use wharf_netlink::route::{self, Veth, Which};
@@ -86,10 +87,13 @@ impl Sandbox {
                 mtu: plan.mtu,
             };
             route::add_veth(&mut requests, &veth);
+            // A port of a bridge needs no IPv6 address of its own, nor the chatter that comes with it.
+            route::set_no_link_local(&mut requests, Which::Name(&host_link));
             route::set_alias(&mut requests, Which::Name(&host_link), &plan.alias);
             if hairpin || isolated {
                 route::set_port(&mut requests, Which::Name(&host_link), hairpin, isolated);
             }
+            route::set_up(&mut requests, Which::Name(&host_link));
             host.call(&mut requests).map_err(failed("adding link", &host_link))?;
             let mut inner = Socket::open(Family::Route).map_err(failed("configuring", LINK))?;
             let link = route::link(&mut inner, Which::Name(LINK)).map_err(failed("configuring", LINK))?.index;
@@ -100,13 +104,26 @@ impl Sandbox {
             let broadcast = ipv4.broadcast().map(IpAddr::V4);
             route::add_address(&mut requests, link, ipv4.address(), ipv4.prefix(), broadcast);
             route::add_route(&mut requests, None, plan.gateway, link);
+            if let Some(ipv6) = ipv6 {
+                // Now, not in `enable`: the kernel accepts packets for a new IPv6 address only after deferred work.
+                route::add_address(&mut requests, link, ipv6.address(), ipv6.prefix(), None);
+                plan.gateway_v6.iter().for_each(|gateway| route::add_route(&mut requests, None, *gateway, link));
+            }
             inner.call(&mut requests).map_err(failed("configuring", LINK))?;
+            // The links' carrier reaches bridge, queues and IPv6 by deferred work. Asking for a link does that work at once
+            // (linkwatch_sync_dev in rtnl_getlink, Linux 6.9), lest the first packet be lost and repeated after a second.
+            route::link(&mut host, Which::Name(&host_link)).map_err(failed("raising link", &host_link))?;
+            route::link(&mut host, Which::Index(plan.bridge)).map_err(failed("raising link", &host_link))?;
+            if let Some(ipv6) = ipv6 {
+                route::link(&mut inner, Which::Index(link)).map_err(failed("raising link", LINK))?;
+                await_local(&mut inner, ipv6.address())?;
+            }
             Ok(Self { netns, host_link: host_link.clone(), mac, ipv4, ipv6, announce: false, link, arp, inner })
         })
     }
 
     /// Makes it answer: the last step before a container has it.
-    pub(crate) fn enable(&mut self, plan: &Plan, mac: Option<MacAddress>) -> Result<(), NetworkError> {
+    pub(crate) fn enable(&mut self, mac: Option<MacAddress>) -> Result<(), NetworkError> {
         answer_arp(&self.arp, b"0")?;
         let mut requests = Requests::new();
         if mac.is_some() || self.announce {
@@ -114,14 +131,18 @@ impl Sandbox {
             self.mac = mac.unwrap_or(self.mac);
             route::set_mac(&mut requests, Which::Index(self.link), self.mac.0);
         }
-        if let Some(ipv6) = self.ipv6 {
-            route::add_address(&mut requests, self.link, ipv6.address(), ipv6.prefix(), None);
-            if let Some(gateway) = plan.gateway_v6 {
-                route::add_route(&mut requests, None, gateway, self.link);
-            }
-        }
         self.inner.call(&mut requests).map_err(failed("configuring", LINK))
     }
+}
+
+/// Waits until packets for a new IPv6 address are taken, lest the answer to the container's first one be lost and the
+/// question repeated after a second. Usually that is at once.
+fn await_local(inner: &mut Socket, address: IpAddr) -> Result<(), NetworkError> {
+    let deadline = Instant::now() + Duration::from_millis(200);
+    while !route::is_local(inner, address).map_err(failed("configuring", LINK))? && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    Ok(())
 }
 
 /// Sets the namespace's parameters and returns the one that keeps it silent.

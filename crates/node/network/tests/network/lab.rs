@@ -143,6 +143,7 @@ pub fn wire(name: &str, namespace: &Namespace, third: u8, master: Option<u32>) {
     rtnl(|r| {
         let veth = Veth { name, master, peer: "eth0", peer_mac: None, peer_netns: namespace.as_fd(), mtu: 1500 };
         route::add_veth(r, &veth);
+        route::set_up(r, Which::Name(name));
     });
     let six = |host: u8| ip(&format!("fd99:0:0:{third}::{host}"));
     let four = |host: u8| IpAddr::from([192, 0, third, host]);
@@ -165,6 +166,8 @@ pub fn wire(name: &str, namespace: &Namespace, third: u8, master: Option<u32>) {
             }
         });
     });
+    // Asking for a link does its carrier's deferred work, so that the first packet gets through.
+    index(name);
 }
 
 pub fn config() -> NetworkConfig {

@@ -131,7 +131,7 @@ fn published_ports_work_beside_forwarding_chains_that_drop_and_after_their_reloa
             ask(&far, at("192.0.2.1:8080"), BLOCKED) == Some(ip("192.0.2.2"))
                 && ask(&c.netns, at("192.0.2.2:7000"), BLOCKED) == Some(ip("192.0.2.1"))
         };
-        assert!(works());
+        eventually("published and outgoing connections", works);
         flush_ruleset();
         hostile_rules();
         eventually("rules are added again after a reload", works);
