@@ -25,7 +25,8 @@ fn unique() -> [u8; 32] {
 
 pub struct Bench {
     pub shims: Shims,
-    pub folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
+    path: PathBuf,
     rootfs: PathBuf,
 }
 
@@ -43,7 +44,13 @@ pub const WITH_STDIN: AttachRequest = AttachRequest { stdin: true, ..ALL };
 impl Bench {
     pub fn new() -> Bench {
         let folder = tempfile::Builder::new().prefix("wharf-shim-").tempdir().expect("folder");
-        let rootfs = folder.path().join("image");
+        let path = folder.path().to_owned();
+        Bench { _folder: Some(folder), ..Bench::inside(&path) }
+    }
+
+    /// In a folder that another process removes.
+    pub fn inside(folder: &Path) -> Bench {
+        let rootfs = folder.join("image");
         for dir in ["bin", "proc", "dev", "tmp"] {
             std::fs::create_dir_all(rootfs.join(dir)).expect("rootfs");
         }
@@ -51,37 +58,54 @@ impl Bench {
         for name in ["sh", "cat", "sleep", "head", "tr", "true", "stty", "yes", "echo", "seq", "dd"] {
             std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(name)).expect("applet");
         }
-        let shims = Shims::new(env!("CARGO_BIN_EXE_wharf-shim").into(), folder.path().join("run"));
-        Bench { shims, folder, rootfs }
+        let shims = Shims::new(env!("CARGO_BIN_EXE_wharf-shim").into(), folder.join("run"));
+        Bench { shims, _folder: None, path: folder.to_owned(), rootfs }
+    }
+
+    /// Spawns a shim with everything prepared for Create.
+    pub fn spawn(
+        &self,
+        script: &str,
+        log: &[(&str, &str)],
+        limits: serde_json::Value,
+        terminal: bool,
+        kill_at: Option<&str>,
+    ) -> Task {
+        let driver = log.iter().find(|(k, _)| *k == "driver").map_or("json-file", |(_, v)| v);
+        let log = Config::parse(driver, log.iter().copied().filter(|(k, _)| *k != "driver")).expect("valid");
+        let id = ContainerId::from_bytes(unique());
+        let log_dir = self.path.join(id.short());
+        std::fs::create_dir_all(&log_dir).expect("log folder");
+        let dir = std::fs::File::open(&log_dir).expect("log folder");
+        let folder = self.shims.prepare(&id).expect("prepared");
+        let json = config(&id, script, terminal, limits);
+        folder.write_config(&serde_json::to_vec(&json).expect("JSON")).expect("written");
+        let request =
+            SpawnRequest { folder, log_dir: dir.as_fd(), log: &log, netns: None, hold: Vec::new(), relays: Vec::new() };
+        let shims = kill_at.map_or_else(|| self.shims.clone(), |point| self.shims.clone().aimed_at(point));
+        let shim = shims.spawn(request).expect("spawned");
+        Task { id, shim, log, log_dir }
+    }
+
+    pub fn with_rootfs(&self, request: CreateRequest) -> CreateRequest {
+        let source = self.rootfs.to_string_lossy().into_owned();
+        let options = vec!["rbind".to_owned(), "rw".to_owned()];
+        let rootfs = vec![Mount { kind: "bind".to_owned(), source, target: String::new(), options }];
+        CreateRequest { rootfs, ..request }
     }
 
     /// Spawns a shim and creates a container that runs a shell script.
     pub async fn create(&self, script: &str, log: &[(&str, &str)], request: CreateRequest) -> Task {
-        let driver = log.iter().find(|(k, _)| *k == "driver").map_or("json-file", |(_, v)| v);
-        let log = Config::parse(driver, log.iter().copied().filter(|(k, _)| *k != "driver")).expect("valid");
-        let id = ContainerId::from_bytes(unique());
-        let log_dir = self.folder.path().join(id.short());
-        std::fs::create_dir_all(&log_dir).expect("log folder");
-        let dir = std::fs::File::open(&log_dir).expect("log folder");
-        let folder = self.shims.prepare(&id).expect("prepared");
-        let json = config(&id, script, request.terminal);
-        folder.write_config(&serde_json::to_vec(&json).expect("JSON")).expect("written");
-        let shim = self
-            .shims
-            .spawn(SpawnRequest {
-                folder,
-                log_dir: dir.as_fd(),
-                log: &log,
-                netns: None,
-                hold: Vec::new(),
-                relays: Vec::new(),
-            })
-            .expect("spawned");
-        let source = self.rootfs.to_string_lossy().into_owned();
-        let options = vec!["rbind".to_owned(), "rw".to_owned()];
-        let rootfs = vec![Mount { kind: "bind".to_owned(), source, target: String::new(), options }];
-        shim.create(CreateRequest { rootfs, ..request }).await.expect("created");
-        Task { id, shim, log, log_dir }
+        let task = self.spawn(script, log, serde_json::json!({}), request.terminal, None);
+        task.shim.create(self.with_rootfs(request)).await.expect("created");
+        task
+    }
+
+    /// The same with resource limits.
+    pub async fn create_limited(&self, script: &str, limits: serde_json::Value, request: CreateRequest) -> Task {
+        let task = self.spawn(script, &[], limits, request.terminal, None);
+        task.shim.create(self.with_rootfs(request)).await.expect("created");
+        task
     }
 
     /// Creates and starts.
@@ -129,7 +153,10 @@ impl Task {
     /// What the engine does with a lost container: ends its processes and removes its cgroup.
     pub fn clear_away(&self) {
         let layout = wharf_cgroup::Layout::detect().expect("cgroups");
-        let cgroup = wharf_cgroup::Cgroup::open(&layout, &cgroup_path(&self.id)).expect("cgroup");
+        let Ok(cgroup) = wharf_cgroup::Cgroup::open(&layout, &cgroup_path(&self.id)) else {
+            // Not made yet when the shim was killed.
+            return;
+        };
         cgroup.kill_all().expect("killed");
         cgroup.delete(std::time::Instant::now() + LIMIT).expect("deleted");
     }
@@ -191,7 +218,7 @@ fn process(script: &str, terminal: bool) -> serde_json::Value {
     })
 }
 
-fn config(id: &ContainerId, script: &str, terminal: bool) -> serde_json::Value {
+fn config(id: &ContainerId, script: &str, terminal: bool, limits: serde_json::Value) -> serde_json::Value {
     serde_json::json!({
         "ociVersion": "1.2.0",
         "root": {"path": "rootfs"},
@@ -205,6 +232,7 @@ fn config(id: &ContainerId, script: &str, terminal: bool) -> serde_json::Value {
         ],
         "linux": {
             "cgroupsPath": cgroup_path(id),
+            "resources": limits,
             "namespaces": [
                 {"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"}, {"type": "mount"},
             ],

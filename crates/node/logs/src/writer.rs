@@ -110,7 +110,7 @@ impl Writer {
         outcome.and(flushed)
     }
 
-    /// Writes unterminated last lines: the process is done.
+    /// Writes unterminated last lines: the process is done. Does not rotate, so that no reader is overtaken at the end.
     pub fn finish(&mut self, now: Timestamp) -> Result<(), LogError> {
         let mut outcome = Ok(());
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -120,7 +120,8 @@ impl Writer {
             }
             let attrs = self.attrs.clone();
             let encoder = Encoder::new(self.format, stream, &attrs, now);
-            outcome = outcome.and(self.put(&encoder, &rest, &mut Rotations::Any.clone()));
+            let mut allowed = Rotations::None;
+            outcome = outcome.and(self.put(&encoder, &rest, &mut allowed));
         }
         let flushed = self.flush();
         outcome.and(flushed)

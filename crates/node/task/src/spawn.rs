@@ -24,6 +24,8 @@ use crate::{Exit, Record, RecordKind, Shim, Status, TaskError, TaskFolder, folde
 pub struct Shims {
     binary: PathBuf,
     exec_root: PathBuf,
+    /// A kill point of the shim, for tests.
+    aim: Option<String>,
 }
 
 /// A listening socket whose connections are carried to an address inside the container's network, from a relay
@@ -82,7 +84,13 @@ pub enum Adopted {
 impl Shims {
     /// Takes the shim's executable and the exec root.
     pub fn new(binary: PathBuf, exec_root: PathBuf) -> Shims {
-        Shims { binary, exec_root }
+        let aim = std::env::var("WHARF_KILL_AT").ok().filter(|name| name.starts_with("shim."));
+        Shims { binary, exec_root, aim }
+    }
+
+    /// Has the shims killed at a point of `wharf_fault::POINTS`, if they are built for that. For tests.
+    pub fn aimed_at(self, point: &str) -> Shims {
+        Shims { aim: Some(point.to_owned()), ..self }
     }
 
     /// Makes the task folder (mode 0700) with `rootfs/` and the listening socket. One that is left over must be taken away
@@ -130,7 +138,8 @@ impl Shims {
         let spawned = wharf_sys::spawn::spawn(&Spawn {
             program: &program,
             args: &Strings::new(&args).map_err(invalid)?,
-            env: &environment().map_err(invalid)?,
+            // Nothing of dockerd's environment, in which there may be secrets.
+            env: &Strings::new(self.aim.iter().map(|point| format!("WHARF_KILL_AT={point}"))).map_err(invalid)?,
             descriptors: &map,
             directory: Some(folder.dir.as_fd()),
             new_session: true,
@@ -217,12 +226,6 @@ fn adopt_dead(path: &Path) -> Result<Adopted, TaskError> {
     let boot = boot_id()?;
     let same_boot = records.iter().all(|r| r.boot == boot);
     Ok(Adopted::Lost { records, same_boot })
-}
-
-/// A shim inherits nothing of dockerd's environment, in which there may be secrets; only tests aim kill points by it.
-fn environment() -> Result<Strings, std::ffi::NulError> {
-    let aim = std::env::var("WHARF_KILL_AT").ok().filter(|name| name.starts_with("shim."));
-    Strings::new(aim.map(|name| format!("WHARF_KILL_AT={name}")))
 }
 
 /// Waits for the end of a process beside everything else; a child is also reaped.
