@@ -86,8 +86,21 @@ pub struct Gaps {
 /// `verdicts` are sorted by number, each once.
 pub fn write(writer: &mut Writer, arch: Arch, low: u32, verdicts: &[Verdict], gaps: Gaps) -> Label {
     let runs = fuse(&ranges(low, verdicts, gaps));
-    let blocks: Vec<Option<Label>> =
-        verdicts.iter().map(|v| if v.cases.is_empty() { None } else { Some(write_cases(writer, arch, v)) }).collect();
+    // Calls of one rule share its code.
+    let mut written: Vec<(&Verdict, Label)> = Vec::new();
+    let mut blocks: Vec<Option<Label>> = Vec::with_capacity(verdicts.len());
+    for verdict in verdicts {
+        let same = |other: &Verdict| other.otherwise == verdict.otherwise && other.cases == verdict.cases;
+        blocks.push(match written.iter().find(|(other, _)| same(other)) {
+            _ if verdict.cases.is_empty() => None,
+            Some((_, label)) => Some(*label),
+            None => {
+                let label = write_cases(writer, arch, verdict);
+                written.push((verdict, label));
+                Some(label)
+            }
+        });
+    }
     let top = write_tree(writer, &runs, &blocks);
     writer.continue_at(top);
     top
