@@ -85,45 +85,46 @@ pub struct Gaps {
 ///
 /// `verdicts` are sorted by number, each once.
 pub fn write(writer: &mut Writer, arch: Arch, low: u32, verdicts: &[Verdict], gaps: Gaps) -> Label {
-    let runs = fuse(&ranges(low, verdicts, gaps));
-    // Calls of one rule share its code.
-    let mut written: Vec<(&Verdict, Label)> = Vec::new();
-    let mut blocks: Vec<Option<Label>> = Vec::with_capacity(verdicts.len());
-    for verdict in verdicts {
+    // Calls of one rule share its code: the first one's.
+    let mut distinct: Vec<usize> = Vec::new();
+    let mut answers: Vec<Answer> = Vec::with_capacity(verdicts.len());
+    for (index, verdict) in verdicts.iter().enumerate() {
         let same = |other: &Verdict| other.otherwise == verdict.otherwise && other.cases == verdict.cases;
-        blocks.push(match written.iter().find(|(other, _)| same(other)) {
-            _ if verdict.cases.is_empty() => None,
-            Some((_, label)) => Some(*label),
+        answers.push(match distinct.iter().find(|first| same(&verdicts[**first])) {
+            _ if verdict.cases.is_empty() => Answer::Value(verdict.otherwise),
+            Some(first) => Answer::Cases(*first),
             None => {
-                let label = write_cases(writer, arch, verdict);
-                written.push((verdict, label));
-                Some(label)
+                distinct.push(index);
+                Answer::Cases(index)
             }
         });
+    }
+    let numbers = verdicts.iter().map(|v| v.number).zip(answers);
+    let runs = fuse(&ranges(low, numbers, gaps));
+    let mut blocks: Vec<Option<Label>> = vec![None; verdicts.len()];
+    for index in distinct {
+        blocks[index] = Some(write_cases(writer, arch, &verdicts[index]));
     }
     let top = write_tree(writer, &runs, &blocks);
     writer.continue_at(top);
     top
 }
 
-/// Lays the verdicts out as ranges without two equal neighbours: start of each, and what it gets.
-fn ranges(low: u32, verdicts: &[Verdict], gaps: Gaps) -> Vec<(u32, Answer)> {
-    let mut out: Vec<(u32, Answer)> = Vec::with_capacity(verdicts.len() * 2 + 2);
+/// Lays the numbers out as ranges without two equal neighbours: start of each, and what it gets.
+fn ranges(low: u32, numbers: impl Iterator<Item = (u32, Answer)>, gaps: Gaps) -> Vec<(u32, Answer)> {
+    let mut out: Vec<(u32, Answer)> = Vec::new();
     let mut add = |start: u32, answer: Answer| {
         if out.last().is_none_or(|(_, last)| *last != answer) {
             out.push((start, answer));
         }
     };
     let mut next = Some(low);
-    for (index, verdict) in verdicts.iter().enumerate() {
-        if let Some(from) = next.filter(|n| *n < verdict.number) {
+    for (number, answer) in numbers {
+        if let Some(from) = next.filter(|n| *n < number) {
             add(from, Answer::Value(gaps.known));
         }
-        add(
-            verdict.number,
-            if verdict.cases.is_empty() { Answer::Value(verdict.otherwise) } else { Answer::Cases(index) },
-        );
-        next = verdict.number.checked_add(1);
+        add(number, answer);
+        next = number.checked_add(1);
     }
     match (next, gaps.newer) {
         (Some(next), Some((highest, newer))) => {

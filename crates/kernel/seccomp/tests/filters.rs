@@ -308,7 +308,7 @@ fn any_rule() -> impl Strategy<Value = SyscallRule> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn any_profile_becomes_a_filter_that_answers_as_it_says(
