@@ -59,9 +59,9 @@ pub struct Engine {
     pub events: Arc<Events>,
     config: Arc<EngineConfig>,
     registry: Arc<Registry>,
-    store: Arc<Store>,
     net: Arc<Networks>,
     saver: Arc<Saver>,
+    writer: tokio::task::JoinHandle<()>,
 }
 
 /// What an engine is opened with besides its configuration.
@@ -139,8 +139,8 @@ impl Engine {
             runs: AtomicU64::new(0),
             ending: AtomicBool::new(false),
         });
-        let writer = saver.clone();
-        tokio::spawn(async move { writer.run().await });
+        let background = saver.clone();
+        let writer = tokio::spawn(async move { background.run().await });
         recovery::resume(&lifecycle, &registry, &shims, inventory).await?;
         let host = host_facts();
         Ok(Engine {
@@ -193,9 +193,9 @@ impl Engine {
             events,
             config,
             registry,
-            store,
             net,
             saver,
+            writer,
         })
     }
 
@@ -205,9 +205,10 @@ impl Engine {
         if !self.config.live_restore {
             self.stop_all().await;
         }
-        self.saver.flush().await;
-        let Engine { net, store, lifecycle, networks, .. } = self;
-        drop((lifecycle, networks));
+        self.saver.close();
+        let (net, writer) = self.into_last_parts();
+        // It ends after a last flush.
+        let _ = writer.await;
         // Handlers that still hold a part leave it to the end of the process; the next start reconciles.
         if let Some(net) = Arc::into_inner(net) {
             match blocking(move || net.close()).await {
@@ -216,7 +217,11 @@ impl Engine {
                 Err(error) => tracing::warn!(%error, "closing the network was interrupted"),
             }
         }
-        drop(store);
+    }
+
+    /// Drops everything but the network and the background writer.
+    fn into_last_parts(self) -> (Arc<Networks>, tokio::task::JoinHandle<()>) {
+        (self.net, self.writer)
     }
 
     async fn stop_all(&self) {

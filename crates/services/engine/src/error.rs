@@ -230,22 +230,15 @@ fn runtime_text(failure: &Failure) -> String {
     format!("unable to start container process: error during container init: {}", reason(failure))
 }
 
-/// The reason in the words of runc and Go's os/exec, which clients of Docker see.
+/// The reason in the words of runc and Go's os/exec, which clients of Docker see: the runtime words the subject.
 pub(crate) fn reason(failure: &Failure) -> String {
-    let subject = &failure.subject;
     let errno = std::io::Error::from_raw_os_error(failure.errno);
-    match failure.stage {
-        Stage::CommandNotFound if subject.contains('/') => {
-            format!("exec: {subject:?}: stat {subject}: no such file or directory")
+    match failure.errno {
+        0 => failure.subject.clone(),
+        _ if failure.stage == Stage::CommandNotExecutable && errno.kind() == std::io::ErrorKind::IsADirectory => {
+            format!("{}: is a directory: permission denied", failure.subject)
         }
-        Stage::CommandNotFound => format!("exec: {subject:?}: executable file not found in $PATH"),
-        Stage::CommandNotExecutable if errno.kind() == std::io::ErrorKind::IsADirectory => {
-            format!("exec: {subject:?}: is a directory: permission denied")
-        }
-        Stage::CommandNotExecutable => format!("exec: {subject:?}: permission denied"),
-        Stage::Exec => format!("exec {subject}: {}", go_errno(&errno)),
-        _ if failure.errno == 0 => subject.clone(),
-        _ => format!("{subject}: {}", go_errno(&errno)),
+        _ => format!("{}: {}", failure.subject, go_errno(&errno)),
     }
 }
 
@@ -352,10 +345,20 @@ mod tests {
                              failed: runc create failed: unable to start container process: error during container \
                              init: ";
         for (stage, errno, subject, expected) in [
-            (Stage::CommandNotFound, 2, "nosuch", "exec: \"nosuch\": executable file not found in $PATH"),
-            (Stage::CommandNotFound, 2, "/nosuch", "exec: \"/nosuch\": stat /nosuch: no such file or directory"),
-            (Stage::CommandNotExecutable, 13, "/etc/passwd", "exec: \"/etc/passwd\": permission denied"),
-            (Stage::CommandNotExecutable, 21, "/tmp", "exec: \"/tmp\": is a directory: permission denied"),
+            (
+                Stage::CommandNotFound,
+                0,
+                "exec: \"nosuch\": executable file not found in $PATH",
+                "exec: \"nosuch\": executable file not found in $PATH",
+            ),
+            (
+                Stage::CommandNotFound,
+                2,
+                "exec: \"/nosuch\": stat /nosuch",
+                "exec: \"/nosuch\": stat /nosuch: no such file or directory",
+            ),
+            (Stage::CommandNotExecutable, 13, "exec: \"/etc/passwd\"", "exec: \"/etc/passwd\": permission denied"),
+            (Stage::CommandNotExecutable, 21, "exec: \"/tmp\"", "exec: \"/tmp\": is a directory: permission denied"),
             (Stage::Process, 22, "sethostname", "sethostname: invalid argument"),
         ] {
             assert_eq!(text(stage, errno, subject), format!("{START}{expected}"));

@@ -25,6 +25,7 @@ pub struct Saver {
     shims: Shims,
     dirty: Mutex<HashSet<ContainerId>>,
     wake: Notify,
+    closing: Notify,
 }
 
 /// The record with what the view knows of the last run.
@@ -45,7 +46,7 @@ pub(crate) fn current_record(view: &View) -> ContainerRecord {
 impl Saver {
     /// Makes the writer; [`Saver::run`] must be spawned.
     pub fn new(store: Arc<Store>, registry: Arc<Registry>, shims: Shims) -> Saver {
-        Saver { store, registry, shims, dirty: Mutex::default(), wake: Notify::new() }
+        Saver { store, registry, shims, dirty: Mutex::default(), wake: Notify::new(), closing: Notify::new() }
     }
 
     /// Says that a container's run state changed.
@@ -58,13 +59,26 @@ impl Saver {
         self.wake.notify_one();
     }
 
-    /// Writes forever.
+    /// Writes until [`Saver::close`], and then once more.
     pub async fn run(&self) {
         loop {
-            self.wake.notified().await;
-            tokio::time::sleep(DELAY).await;
+            let closing = tokio::select! {
+                () = self.wake.notified() => tokio::select! {
+                    () = tokio::time::sleep(DELAY) => false,
+                    () = self.closing.notified() => true,
+                },
+                () = self.closing.notified() => true,
+            };
             self.flush().await;
+            if closing {
+                return;
+            }
         }
+    }
+
+    /// Ends [`Saver::run`].
+    pub fn close(&self) {
+        self.closing.notify_one();
     }
 
     /// Writes what is noted, now.
