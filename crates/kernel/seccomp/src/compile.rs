@@ -73,7 +73,7 @@ impl HasKind for CompileError {
 /// Semantics follow runc 1.3 with libseccomp 2.5: rules that say what the default says are dropped; several conditions on one
 /// argument are alternatives, otherwise all must hold; an unconditional rule beats conditional ones; 32-bit architectures
 /// compare low halves; an unlisted architecture kills the thread; without flags the filter is loaded with `SPEC_ALLOW`.
-/// Where conditional rules of one call overlap, the earlier one wins.
+/// Where conditional rules of one call overlap, the earlier one wins; libseccomp orders them by what they compare.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program, CompileError> {
     let default = answer(profile.default_action, profile.default_errno_ret, || "the default".to_owned())?;
     let rules = profile
@@ -264,7 +264,8 @@ fn alternatives(rule: &SyscallRule) -> Result<Vec<Vec<Condition>>, CompileError>
 fn condition(arg: &Arg) -> Condition {
     let test = match arg.op {
         SeccompOperator::Eq => Test::Masked { mask: u64::MAX, value: arg.value },
-        SeccompOperator::MaskedEq => Test::Masked { mask: arg.value, value: arg.value_two },
+        // Bits outside of the mask do not count on either side, as in libseccomp.
+        SeccompOperator::MaskedEq => Test::Masked { mask: arg.value, value: arg.value_two & arg.value },
         SeccompOperator::Ne => Test::Ne(arg.value),
         SeccompOperator::Lt => Test::Lt(arg.value),
         SeccompOperator::Le => Test::Le(arg.value),

@@ -103,7 +103,7 @@ fn holds(a: &Arg, arch: Arch, call: Call) -> bool {
         SeccompOperator::Eq => have == want,
         SeccompOperator::Ge => have >= want,
         SeccompOperator::Gt => have > want,
-        SeccompOperator::MaskedEq => have & want == cut(a.value_two),
+        SeccompOperator::MaskedEq => have & want == cut(a.value_two) & want,
     }
 }
 
