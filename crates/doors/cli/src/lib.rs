@@ -1,0 +1,1 @@
+//! The `docker` command line: flag table, commands, tables, formats.
