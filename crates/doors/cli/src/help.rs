@@ -33,7 +33,8 @@ pub fn help(command: &Command) -> String {
             list(&mut out, title, &of_group);
         }
     } else {
-        let (groups, plain): (Vec<_>, Vec<_>) = children.iter().copied().partition(|c| matches!(c.action, Action::Group));
+        let (groups, plain): (Vec<_>, Vec<_>) =
+            children.iter().copied().partition(|c| matches!(c.action, Action::Group));
         list(&mut out, "Management Commands", &groups);
         list(&mut out, "Commands", &plain);
     }

@@ -1,1 +1,97 @@
 //! The `docker` command line: flag table, commands, tables, formats.
+//!
+//! [`run`] takes the words of a command line and returns the exit status. The words are read against [`table`] by
+//! [`parse`]; what a command sends and prints is in [`commands`]. Texts and statuses are those of docker 28.2.2 wherever
+//! people or scripts may depend on them; help texts are our own.
+
+pub mod commands;
+pub mod config;
+pub mod create;
+pub mod exit;
+pub mod format;
+pub mod help;
+pub mod parse;
+pub mod platform;
+pub mod reference;
+pub mod session;
+pub mod shape;
+pub mod shell;
+pub mod signals;
+pub mod stream;
+pub mod table;
+pub mod terminal;
+pub mod value;
+
+use exit::Exit;
+use parse::Request;
+use shell::Shell;
+use table::Action;
+
+/// The product's name, beside the version.
+pub const PRODUCT: &str = "Wharf";
+/// The Docker release whose behaviour is matched, with our own version.
+pub const VERSION: &str = concat!("28.5.2+wharf.", env!("CARGO_PKG_VERSION"));
+/// The source revision, where the build knows it.
+pub const COMMIT: &str = match option_env!("WHARF_COMMIT") {
+    Some(commit) => commit,
+    None => "unknown",
+};
+/// The time of the build, where the build knows it.
+pub const BUILT: &str = match option_env!("WHARF_BUILT") {
+    Some(time) => time,
+    None => "unknown",
+};
+/// What stands in the place of Go's version.
+pub const COMPILER: &str = concat!("none (rust ", env!("CARGO_PKG_RUST_VERSION"), ")");
+
+/// Runs a command line, given without the program's name, and returns the exit status.
+pub fn run(words: &[String]) -> u8 {
+    match execute(words) {
+        Ok(()) => 0,
+        Err(Exit { message, code }) => {
+            if !message.is_empty() {
+                eprintln!("{message}");
+            }
+            code
+        }
+    }
+}
+
+fn execute(words: &[String]) -> Result<(), Exit> {
+    if let Some((first, rest)) = words.split_first()
+        && matches!(first.as_str(), "__complete" | "__completeNoDesc")
+    {
+        return commands::completion::complete(rest, first == "__complete");
+    }
+    match parse::parse(words)? {
+        Request::Help(command, note) => {
+            eprint!("{note}");
+            print(&help::help(command))
+        }
+        Request::Lost(command) => {
+            eprint!("{}", help::help(command));
+            Ok(())
+        }
+        Request::Version => print(&format!("Docker version {VERSION}, build {COMMIT}\n")),
+        Request::Run(globals, matches) => {
+            let mut shell = Shell::new(&globals)?;
+            match matches.command.action {
+                Action::Run(command) => command(&mut shell, &matches),
+                Action::Later(feature) => Err(Exit::new(format!(
+                    "{}: not available yet: {feature} comes in a later release of {PRODUCT}",
+                    matches.command.full_name()
+                ))),
+                // The parser hands out no group.
+                Action::Group => Ok(()),
+            }
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), Exit> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}

@@ -7,14 +7,8 @@ use crate::table::{self, Action, Arity, Command, Flag, Kind};
 use crate::value;
 
 /// The flag every command has.
-static HELP: Flag = Flag {
-    long: "help",
-    short: 'h',
-    kind: Kind::Bool,
-    default: "",
-    help: "Print this text",
-    hidden: true,
-};
+static HELP: Flag =
+    Flag { long: "help", short: 'h', kind: Kind::Bool, default: "", help: "Print this text", hidden: true };
 
 /// A command line that was understood.
 pub struct Matches {
@@ -272,8 +266,11 @@ fn set(m: &mut Matches, flag: &'static Flag, text: &str) -> Result<(), String> {
             Ok(())
         }
         Err(e) => {
-            let name =
-                if flag.short == ' ' { format!("--{}", flag.long) } else { format!("-{}, --{}", flag.short, flag.long) };
+            let name = if flag.short == ' ' {
+                format!("--{}", flag.long)
+            } else {
+                format!("-{}, --{}", flag.short, flag.long)
+            };
             Err(format!("invalid argument {} for \"{name}\" flag: {e}", wharf_template::sprintf("%q", &[text.into()])))
         }
     }

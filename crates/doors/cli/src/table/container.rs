@@ -1,6 +1,9 @@
 //! Commands on containers.
 
-use super::container_flags::{ATTACH, COMMIT, CP, CONTAINER_OPTIONS, EXEC, EXPORT, KILL, LOGS, PS, CONTAINER_PRUNE, RESTART, RM, RUN, START, STATS, STOP, UPDATE};
+use super::container_flags::{
+    ATTACH, COMMIT, CONTAINER_OPTIONS, CONTAINER_PRUNE, CP, EXEC, EXPORT, KILL, LOGS, PS, RESTART, RM, RUN, START,
+    STATS, STOP, UPDATE,
+};
 use super::{Action, Arity, Command, Group};
 use crate::commands;
 
@@ -28,7 +31,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[COMMIT],
-        action: Action::Run(commands::files::commit),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container",
@@ -64,7 +67,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[COMMIT],
-        action: Action::Run(commands::files::commit),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container cp",
@@ -76,7 +79,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[CP],
-        action: Action::Run(commands::copy::copy),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container create",
@@ -100,7 +103,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[],
-        action: Action::Run(commands::files::diff),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container exec",
@@ -124,7 +127,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[EXPORT],
-        action: Action::Run(commands::files::export),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container kill",
@@ -184,7 +187,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[],
-        action: Action::Run(commands::processes::port),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container prune",
@@ -196,7 +199,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[CONTAINER_PRUNE],
-        action: Action::Run(commands::prune::containers),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container rename",
@@ -268,7 +271,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::ANY,
         interspersed: true,
         flags: &[STATS],
-        action: Action::Run(commands::stats::stats),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container stop",
@@ -292,7 +295,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: false,
         flags: &[],
-        action: Action::Run(commands::processes::top),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container unpause",
@@ -316,7 +319,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[UPDATE],
-        action: Action::Run(commands::update::update),
+        action: Action::Later("this command"),
     },
     Command {
         path: "container wait",
@@ -340,7 +343,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[CP],
-        action: Action::Run(commands::copy::copy),
+        action: Action::Later("this command"),
     },
     Command {
         path: "create",
@@ -364,7 +367,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[],
-        action: Action::Run(commands::files::diff),
+        action: Action::Later("this command"),
     },
     Command {
         path: "exec",
@@ -388,7 +391,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[EXPORT],
-        action: Action::Run(commands::files::export),
+        action: Action::Later("this command"),
     },
     Command {
         path: "image rm",
@@ -448,7 +451,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[],
-        action: Action::Run(commands::processes::port),
+        action: Action::Later("this command"),
     },
     Command {
         path: "ps",
@@ -532,7 +535,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::ANY,
         interspersed: true,
         flags: &[STATS],
-        action: Action::Run(commands::stats::stats),
+        action: Action::Later("this command"),
     },
     Command {
         path: "stop",
@@ -556,7 +559,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: false,
         flags: &[],
-        action: Action::Run(commands::processes::top),
+        action: Action::Later("this command"),
     },
     Command {
         path: "unpause",
@@ -580,7 +583,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[UPDATE],
-        action: Action::Run(commands::update::update),
+        action: Action::Later("this command"),
     },
     Command {
         path: "wait",

@@ -118,7 +118,13 @@ pub(super) const CONTAINER_OPTIONS: &[Flag] = &[
     flag("tmpfs", ' ', Kind::List, "", "Mount a tmpfs folder"),
     flag("tty", 't', Kind::Bool, "", "Give the process a terminal"),
     flag("ulimit", ' ', Kind::Ulimit, "[]", "Set a resource limit"),
-    flag("use-api-socket", ' ', Kind::Bool, "", "Give the container the daemon's socket and the registry logins (experimental)"),
+    flag(
+        "use-api-socket",
+        ' ',
+        Kind::Bool,
+        "",
+        "Give the container the daemon's socket and the registry logins (experimental)",
+    ),
     flag("user", 'u', Kind::Text, "", "User and group to run as (name|uid[:group|gid])"),
     flag("userns", ' ', Kind::Text, "", "User namespace to use"),
     flag("uts", ' ', Kind::Text, "", "UTS namespace to use"),
@@ -140,27 +146,41 @@ pub(super) const EXEC: &[Flag] = &[
     flag("workdir", 'w', Kind::Text, "", "Folder to start in"),
 ];
 
-pub(super) const EXPORT: &[Flag] = &[
-    flag("output", 'o', Kind::Text, "", "Write to this file, not to standard output"),
-];
+pub(super) const EXPORT: &[Flag] = &[flag("output", 'o', Kind::Text, "", "Write to this file, not to standard output")];
 
-pub(super) const KILL: &[Flag] = &[
-    flag("signal", 's', Kind::Text, "", "Signal to send"),
-];
+pub(super) const KILL: &[Flag] = &[flag("signal", 's', Kind::Text, "", "Signal to send")];
 
 pub(super) const LOGS: &[Flag] = &[
     flag("details", ' ', Kind::Bool, "", "Show further attributes given to the log"),
     flag("follow", 'f', Kind::Bool, "", "Go on as more is written"),
-    flag("since", ' ', Kind::Text, "", "Show what was since then (a time like 2013-01-02T13:23:37Z, or a span like 42m)"),
+    flag(
+        "since",
+        ' ',
+        Kind::Text,
+        "",
+        "Show what was since then (a time like 2013-01-02T13:23:37Z, or a span like 42m)",
+    ),
     flag("tail", 'n', Kind::Text, "all", "Lines to show from the end"),
     flag("timestamps", 't', Kind::Bool, "", "Show when each line was written"),
-    flag("until", ' ', Kind::Text, "", "Show what was until then (a time like 2013-01-02T13:23:37Z, or a span like 42m)"),
+    flag(
+        "until",
+        ' ',
+        Kind::Text,
+        "",
+        "Show what was until then (a time like 2013-01-02T13:23:37Z, or a span like 42m)",
+    ),
 ];
 
 pub(super) const PS: &[Flag] = &[
     flag("all", 'a', Kind::Bool, "", "Show all containers, not only running ones"),
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("last", 'n', Kind::Int, "-1", "Show the last n made containers, whatever their state"),
     flag("latest", 'l', Kind::Bool, "", "Show the last made container, whatever its state"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
@@ -201,7 +221,13 @@ pub(super) const START: &[Flag] = &[
 
 pub(super) const STATS: &[Flag] = &[
     flag("all", 'a', Kind::Bool, "", "Show all containers, not only running ones"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-stream", ' ', Kind::Bool, "", "Print one reading and end"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
 ];

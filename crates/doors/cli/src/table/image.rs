@@ -44,7 +44,13 @@ const BUILDER_PRUNE: &[Flag] = &[
 ];
 
 const HISTORY: &[Flag] = &[
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("human", 'H', Kind::Bool, "true", "Print sizes and dates for people"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("platform", ' ', Kind::Text, "", "Platform, such as linux/amd64"),
@@ -67,7 +73,13 @@ const IMAGES: &[Flag] = &[
     flag("all", 'a', Kind::Bool, "", "Show intermediate images too"),
     flag("digests", ' ', Kind::Bool, "", "Show digests"),
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
     flag("tree", ' ', Kind::Bool, "", "Show platforms as a tree (experimental)"),
@@ -129,38 +141,31 @@ const RMI: &[Flag] = &[
 
 const SEARCH: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("limit", ' ', Kind::Int, "", "Most results to show"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
 ];
 
-const TRUST_INSPECT: &[Flag] = &[
-    flag("pretty", ' ', Kind::Bool, "", "Print for people"),
-];
+const TRUST_INSPECT: &[Flag] = &[flag("pretty", ' ', Kind::Bool, "", "Print for people")];
 
-const TRUST_KEY_GENERATE: &[Flag] = &[
-    flag("dir", ' ', Kind::Text, "", "Folder to write to (default: the current one)"),
-];
+const TRUST_KEY_GENERATE: &[Flag] =
+    &[flag("dir", ' ', Kind::Text, "", "Folder to write to (default: the current one)")];
 
-const TRUST_KEY_LOAD: &[Flag] = &[
-    flag("name", ' ', Kind::Text, "signer", "Name of the key"),
-];
+const TRUST_KEY_LOAD: &[Flag] = &[flag("name", ' ', Kind::Text, "signer", "Name of the key")];
 
-const TRUST_REVOKE: &[Flag] = &[
-    flag("yes", 'y', Kind::Bool, "", "Do not ask"),
-];
+const TRUST_REVOKE: &[Flag] = &[flag("yes", 'y', Kind::Bool, "", "Do not ask")];
 
-const TRUST_SIGN: &[Flag] = &[
-    flag("local", ' ', Kind::Bool, "", "Sign an image of this machine"),
-];
+const TRUST_SIGN: &[Flag] = &[flag("local", ' ', Kind::Bool, "", "Sign an image of this machine")];
 
-const TRUST_SIGNER_ADD: &[Flag] = &[
-    flag("key", ' ', Kind::List, "", "File of the public key"),
-];
+const TRUST_SIGNER_ADD: &[Flag] = &[flag("key", ' ', Kind::List, "", "File of the public key")];
 
-const TRUST_SIGNER_REMOVE: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+const TRUST_SIGNER_REMOVE: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
 /// The commands of this family.
 pub(super) const COMMANDS: &[Command] = &[
@@ -306,7 +311,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[IMAGE_PRUNE],
-        action: Action::Run(commands::prune::images),
+        action: Action::Later("this command"),
     },
     Command {
         path: "image pull",
@@ -318,7 +323,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[PULL],
-        action: Action::Run(commands::transfer::pull),
+        action: Action::Run(commands::transfer::pull_command),
     },
     Command {
         path: "image push",
@@ -474,7 +479,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[PULL],
-        action: Action::Run(commands::transfer::pull),
+        action: Action::Run(commands::transfer::pull_command),
     },
     Command {
         path: "push",

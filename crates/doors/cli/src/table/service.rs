@@ -55,7 +55,13 @@ const SERVICE_CREATE: &[Flag] = &[
     flag("group", ' ', Kind::List, "", "Supplementary group of the tasks' processes"),
     flag("host", ' ', Kind::List, "", "Add a name to the hosts file (host:ip)"),
     flag("label", 'l', Kind::List, "", "Set a label"),
-    flag("mode", ' ', Kind::Text, "replicated", "Mode of the service (\"replicated\", \"global\", \"replicated-job\", \"global-job\")"),
+    flag(
+        "mode",
+        ' ',
+        Kind::Text,
+        "replicated",
+        "Mode of the service (\"replicated\", \"global\", \"replicated-job\", \"global-job\")",
+    ),
     flag("mount", ' ', Kind::Mount, "", "Mount a file system in the container"),
     flag("name", ' ', Kind::Text, "", "Name to give"),
     flag("network", ' ', Kind::Network, "", "Network to join"),
@@ -64,9 +70,21 @@ const SERVICE_CREATE: &[Flag] = &[
     flag("restart-condition", ' ', Kind::Text, "any", "When to start again (\"none\", \"on-failure\", \"any\")"),
     flag("restart-delay", ' ', Kind::Duration, "5s", "Time between two starts (ns|us|ms|s|m|h)"),
     flag("rollback-delay", ' ', Kind::Duration, "0s", "Time between two rollbacks of tasks (ns|us|ms|s|m|h)"),
-    flag("rollback-failure-action", ' ', Kind::Text, "pause", "What to do when a rollback fails (\"pause\", \"continue\")"),
+    flag(
+        "rollback-failure-action",
+        ' ',
+        Kind::Text,
+        "pause",
+        "What to do when a rollback fails (\"pause\", \"continue\")",
+    ),
     flag("rollback-max-failure-ratio", ' ', Kind::Float, "0", "Share of failures to bear in a rollback"),
-    flag("rollback-monitor", ' ', Kind::Duration, "5s", "Time after a task's rollback to watch for failure (ns|us|ms|s|m|h)"),
+    flag(
+        "rollback-monitor",
+        ' ',
+        Kind::Duration,
+        "5s",
+        "Time after a task's rollback to watch for failure (ns|us|ms|s|m|h)",
+    ),
     flag("rollback-order", ' ', Kind::Text, "stop-first", "Order of a rollback (\"start-first\", \"stop-first\")"),
     flag("rollback-parallelism", ' ', Kind::Uint, "1", "Most tasks rolled back at once (0: all)"),
     flag("secret", ' ', Kind::Secret, "", "Secret to hand over"),
@@ -74,9 +92,21 @@ const SERVICE_CREATE: &[Flag] = &[
     flag("sysctl", ' ', Kind::List, "", "Kernel parameter of the container's namespaces"),
     flag("ulimit", ' ', Kind::Ulimit, "[]", "Set a resource limit"),
     flag("update-delay", ' ', Kind::Duration, "0s", "Time between two updates of tasks (ns|us|ms|s|m|h)"),
-    flag("update-failure-action", ' ', Kind::Text, "pause", "What to do when an update fails (\"pause\", \"continue\", \"rollback\")"),
+    flag(
+        "update-failure-action",
+        ' ',
+        Kind::Text,
+        "pause",
+        "What to do when an update fails (\"pause\", \"continue\", \"rollback\")",
+    ),
     flag("update-max-failure-ratio", ' ', Kind::Float, "0", "Share of failures to bear in an update"),
-    flag("update-monitor", ' ', Kind::Duration, "5s", "Time after a task's update to watch for failure (ns|us|ms|s|m|h)"),
+    flag(
+        "update-monitor",
+        ' ',
+        Kind::Duration,
+        "5s",
+        "Time after a task's update to watch for failure (ns|us|ms|s|m|h)",
+    ),
     flag("update-order", ' ', Kind::Text, "stop-first", "Order of an update (\"start-first\", \"stop-first\")"),
     flag("update-parallelism", ' ', Kind::Uint, "1", "Most tasks updated at once (0: all)"),
 ];
@@ -93,20 +123,38 @@ const SERVICE_LOGS: &[Flag] = &[
     flag("no-task-ids", ' ', Kind::Bool, "", "Leave task IDs out"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("raw", ' ', Kind::Bool, "", "Print the text as it is"),
-    flag("since", ' ', Kind::Text, "", "Show what was since then (a time like 2013-01-02T13:23:37Z, or a span like 42m)"),
+    flag(
+        "since",
+        ' ',
+        Kind::Text,
+        "",
+        "Show what was since then (a time like 2013-01-02T13:23:37Z, or a span like 42m)",
+    ),
     flag("tail", 'n', Kind::Text, "all", "Lines to show from the end"),
     flag("timestamps", 't', Kind::Bool, "", "Show when each line was written"),
 ];
 
 const SERVICE_LS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
 const SERVICE_PS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-resolve", ' ', Kind::Bool, "", "Show IDs, not names"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
@@ -117,9 +165,7 @@ const SERVICE_ROLLBACK: &[Flag] = &[
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
-const SERVICE_SCALE: &[Flag] = &[
-    flag("detach", 'd', Kind::Bool, "", "Do not wait for the end"),
-];
+const SERVICE_SCALE: &[Flag] = &[flag("detach", 'd', Kind::Bool, "", "Do not wait for the end")];
 
 const SERVICE_UPDATE: &[Flag] = &[
     flag("args", ' ', Kind::Command, "", "Arguments of the command"),
@@ -162,7 +208,13 @@ const SERVICE_UPDATE: &[Flag] = &[
     flag("rollback-delay", ' ', Kind::Duration, "", "Time between two rollbacks of tasks (ns|us|ms|s|m|h)"),
     flag("rollback-failure-action", ' ', Kind::Text, "", "What to do when a rollback fails (\"pause\", \"continue\")"),
     flag("rollback-max-failure-ratio", ' ', Kind::Float, "", "Share of failures to bear in a rollback"),
-    flag("rollback-monitor", ' ', Kind::Duration, "", "Time after a task's rollback to watch for failure (ns|us|ms|s|m|h)"),
+    flag(
+        "rollback-monitor",
+        ' ',
+        Kind::Duration,
+        "",
+        "Time after a task's rollback to watch for failure (ns|us|ms|s|m|h)",
+    ),
     flag("rollback-order", ' ', Kind::Text, "", "Order of a rollback (\"start-first\", \"stop-first\")"),
     flag("rollback-parallelism", ' ', Kind::Uint, "", "Most tasks rolled back at once (0: all)"),
     flag("secret-add", ' ', Kind::Secret, "", "Add or change a secret of the service"),
@@ -173,7 +225,13 @@ const SERVICE_UPDATE: &[Flag] = &[
     flag("ulimit-add", ' ', Kind::Ulimit, "[]", "Add or change a resource limit"),
     flag("ulimit-rm", ' ', Kind::List, "", "Remove a resource limit"),
     flag("update-delay", ' ', Kind::Duration, "", "Time between two updates of tasks (ns|us|ms|s|m|h)"),
-    flag("update-failure-action", ' ', Kind::Text, "", "What to do when an update fails (\"pause\", \"continue\", \"rollback\")"),
+    flag(
+        "update-failure-action",
+        ' ',
+        Kind::Text,
+        "",
+        "What to do when an update fails (\"pause\", \"continue\", \"rollback\")",
+    ),
     flag("update-max-failure-ratio", ' ', Kind::Float, "", "Share of failures to bear in an update"),
     flag("update-monitor", ' ', Kind::Duration, "", "Time after a task's update to watch for failure (ns|us|ms|s|m|h)"),
     flag("update-order", ' ', Kind::Text, "", "Order of an update (\"start-first\", \"stop-first\")"),

@@ -14,7 +14,13 @@ const CONFIG_INSPECT: &[Flag] = &[
 
 const CONFIG_LS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
@@ -25,21 +31,31 @@ const NODE_INSPECT: &[Flag] = &[
 
 const NODE_LS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
 const NODE_PS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-resolve", ' ', Kind::Bool, "", "Show IDs, not names"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
-const NODE_RM: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+const NODE_RM: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
 const NODE_UPDATE: &[Flag] = &[
     flag("availability", ' ', Kind::Text, "", "Availability of the node (\"active\", \"pause\", \"drain\")"),
@@ -61,13 +77,17 @@ const SECRET_INSPECT: &[Flag] = &[
 
 const SECRET_LS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
-const STACK: &[Flag] = &[
-    hidden(flag("orchestrator", ' ', Kind::Text, "", "Orchestrator to use (swarm, all)")),
-];
+const STACK: &[Flag] = &[hidden(flag("orchestrator", ' ', Kind::Text, "", "Orchestrator to use (swarm, all)"))];
 
 const STACK_CONFIG: &[Flag] = &[
     flag("compose-file", 'c', Kind::Strings, "", "Compose file, or - for standard input"),
@@ -81,18 +101,36 @@ const STACK_DEPLOY: &[Flag] = &[
     hidden(flag("orchestrator", ' ', Kind::Text, "", "Orchestrator to use")),
     flag("prune", ' ', Kind::Bool, "", "Delete services that are named no more"),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
-    flag("resolve-image", ' ', Kind::Text, "always", "When to ask the registry for digests (\"always\", \"changed\", \"never\")"),
+    flag(
+        "resolve-image",
+        ' ',
+        Kind::Text,
+        "always",
+        "When to ask the registry for digests (\"always\", \"changed\", \"never\")",
+    ),
     flag("with-registry-auth", ' ', Kind::Bool, "", "Hand the registry login to the nodes"),
 ];
 
 const STACK_LS: &[Flag] = &[
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     hidden(flag("orchestrator", ' ', Kind::Text, "", "Orchestrator to use")),
 ];
 
 const STACK_PS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-resolve", ' ', Kind::Bool, "", "Show IDs, not names"),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     hidden(flag("orchestrator", ' ', Kind::Text, "", "Orchestrator to use")),
@@ -106,7 +144,13 @@ const STACK_RM: &[Flag] = &[
 
 const STACK_SERVICES: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     hidden(flag("orchestrator", ' ', Kind::Text, "", "Orchestrator to use")),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
@@ -127,7 +171,13 @@ const SWARM_INIT: &[Flag] = &[
     flag("availability", ' ', Kind::Text, "active", "Availability of the node (\"active\", \"pause\", \"drain\")"),
     flag("cert-expiry", ' ', Kind::Duration, "2160h0m0s", "How long node certificates are valid (ns|us|ms|s|m|h)"),
     flag("data-path-addr", ' ', Kind::Text, "", "Address for the traffic of containers (IP|interface)"),
-    flag("data-path-port", ' ', Kind::Uint32, "", "Port for the traffic of containers (1024-49151); 0 is the default, 4789"),
+    flag(
+        "data-path-port",
+        ' ',
+        Kind::Uint32,
+        "",
+        "Port for the traffic of containers (1024-49151); 0 is the default, 4789",
+    ),
     flag("default-addr-pool", ' ', Kind::IpNetSlice, "[]", "Pools of addresses for overlay networks (CIDR)"),
     flag("default-addr-pool-mask-length", ' ', Kind::Uint32, "24", "Mask length of subnets from the pools"),
     flag("dispatcher-heartbeat", ' ', Kind::Duration, "5s", "How often nodes report (ns|us|ms|s|m|h)"),
@@ -152,9 +202,7 @@ const SWARM_JOIN_TOKEN: &[Flag] = &[
     flag("rotate", ' ', Kind::Bool, "", "Replace it by a new one"),
 ];
 
-const SWARM_LEAVE: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Leave even if this is a manager"),
-];
+const SWARM_LEAVE: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Leave even if this is a manager")];
 
 const SWARM_UNLOCK_KEY: &[Flag] = &[
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),

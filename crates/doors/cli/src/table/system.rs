@@ -1,6 +1,13 @@
 //! The top level, and commands on the daemon, contexts, plugins, volumes and networks.
 
-use super::system_flags::{DOCKER, CHECKPOINT_CREATE, CHECKPOINT_LS, CHECKPOINT_RM, COMPLETION_BASH, COMPLETION_FISH, COMPLETION_POWERSHELL, COMPLETION_ZSH, INSPECT, CONTEXT_CREATE, CONTEXT_INSPECT, CONTEXT_LS, CONTEXT_RM, CONTEXT_UPDATE, EVENTS, INFO, LOGIN, NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LS, NETWORK_PRUNE, NETWORK_RM, PLUGIN_CREATE, PLUGIN_DISABLE, PLUGIN_ENABLE, PLUGIN_INSPECT, PLUGIN_INSTALL, PLUGIN_LS, PLUGIN_PUSH, PLUGIN_RM, PLUGIN_UPGRADE, SYSTEM_DF, SYSTEM_PRUNE, VERSION, VOLUME_CREATE, VOLUME_INSPECT, VOLUME_LS, VOLUME_PRUNE, VOLUME_RM, VOLUME_UPDATE};
+use super::system_flags::{
+    CHECKPOINT_CREATE, CHECKPOINT_LS, CHECKPOINT_RM, COMPLETION_BASH, COMPLETION_FISH, COMPLETION_POWERSHELL,
+    COMPLETION_ZSH, CONTEXT_CREATE, CONTEXT_INSPECT, CONTEXT_LS, CONTEXT_RM, CONTEXT_UPDATE, DOCKER, EVENTS, INFO,
+    INSPECT, LOGIN, NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LS, NETWORK_PRUNE,
+    NETWORK_RM, PLUGIN_CREATE, PLUGIN_DISABLE, PLUGIN_ENABLE, PLUGIN_INSPECT, PLUGIN_INSTALL, PLUGIN_LS, PLUGIN_PUSH,
+    PLUGIN_RM, PLUGIN_UPGRADE, SYSTEM_DF, SYSTEM_PRUNE, VERSION, VOLUME_CREATE, VOLUME_INSPECT, VOLUME_LS,
+    VOLUME_PRUNE, VOLUME_RM, VOLUME_UPDATE,
+};
 use super::{Action, Arity, Command, Group};
 use crate::commands;
 
@@ -196,7 +203,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::ANY,
         interspersed: true,
         flags: &[CONTEXT_INSPECT],
-        action: Action::Run(commands::context::inspect),
+        action: Action::Later("this command"),
     },
     Command {
         path: "context ls",
@@ -208,7 +215,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[CONTEXT_LS],
-        action: Action::Run(commands::context::list),
+        action: Action::Later("this command"),
     },
     Command {
         path: "context rm",
@@ -232,7 +239,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[],
-        action: Action::Run(commands::context::show),
+        action: Action::Later("this command"),
     },
     Command {
         path: "context update",
@@ -364,7 +371,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[NETWORK_CONNECT],
-        action: Action::Run(commands::network::connect),
+        action: Action::Later("this command"),
     },
     Command {
         path: "network create",
@@ -376,7 +383,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[NETWORK_CREATE],
-        action: Action::Run(commands::network::create),
+        action: Action::Later("this command"),
     },
     Command {
         path: "network disconnect",
@@ -388,7 +395,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[NETWORK_DISCONNECT],
-        action: Action::Run(commands::network::disconnect),
+        action: Action::Later("this command"),
     },
     Command {
         path: "network inspect",
@@ -412,7 +419,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[NETWORK_LS],
-        action: Action::Run(commands::network::list),
+        action: Action::Later("this command"),
     },
     Command {
         path: "network prune",
@@ -424,7 +431,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[NETWORK_PRUNE],
-        action: Action::Run(commands::prune::networks),
+        action: Action::Later("this command"),
     },
     Command {
         path: "network rm",
@@ -436,7 +443,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[NETWORK_RM],
-        action: Action::Run(commands::network::remove),
+        action: Action::Later("this command"),
     },
     Command {
         path: "plugin",
@@ -592,7 +599,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[SYSTEM_DF],
-        action: Action::Run(commands::disk::usage),
+        action: Action::Later("this command"),
     },
     Command {
         path: "system dial-stdio",
@@ -604,7 +611,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[],
-        action: Action::Run(commands::dial::stdio),
+        action: Action::Later("this command"),
     },
     Command {
         path: "system events",
@@ -676,7 +683,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 1),
         interspersed: true,
         flags: &[VOLUME_CREATE],
-        action: Action::Run(commands::volume::create),
+        action: Action::Later("this command"),
     },
     Command {
         path: "volume inspect",
@@ -700,7 +707,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[VOLUME_LS],
-        action: Action::Run(commands::volume::list),
+        action: Action::Later("this command"),
     },
     Command {
         path: "volume prune",
@@ -712,7 +719,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[VOLUME_PRUNE],
-        action: Action::Run(commands::prune::volumes),
+        action: Action::Later("this command"),
     },
     Command {
         path: "volume rm",
@@ -724,7 +731,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[VOLUME_RM],
-        action: Action::Run(commands::volume::remove),
+        action: Action::Later("this command"),
     },
     Command {
         path: "volume update",

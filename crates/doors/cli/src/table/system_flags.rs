@@ -4,7 +4,13 @@ use super::{Flag, Kind, flag, hidden};
 
 pub(super) const DOCKER: &[Flag] = &[
     flag("config", ' ', Kind::Text, "$HOME/.docker", "Folder of the client's configuration"),
-    flag("context", 'c', Kind::Text, "", "Context to use (before DOCKER_HOST and the one set by \"docker context use\")"),
+    flag(
+        "context",
+        'c',
+        Kind::Text,
+        "",
+        "Context to use (before DOCKER_HOST and the one set by \"docker context use\")",
+    ),
     flag("debug", 'D', Kind::Bool, "", "Print debugging messages"),
     flag("host", 'H', Kind::List, "", "Daemon to talk to"),
     flag("log-level", 'l', Kind::Text, "info", "How much to log (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")"),
@@ -21,29 +27,20 @@ pub(super) const CHECKPOINT_CREATE: &[Flag] = &[
     flag("leave-running", ' ', Kind::Bool, "", "Let the container go on"),
 ];
 
-pub(super) const CHECKPOINT_LS: &[Flag] = &[
-    flag("checkpoint-dir", ' ', Kind::Text, "", "Folder that holds checkpoints"),
-];
+pub(super) const CHECKPOINT_LS: &[Flag] =
+    &[flag("checkpoint-dir", ' ', Kind::Text, "", "Folder that holds checkpoints")];
 
-pub(super) const CHECKPOINT_RM: &[Flag] = &[
-    flag("checkpoint-dir", ' ', Kind::Text, "", "Folder that holds checkpoints"),
-];
+pub(super) const CHECKPOINT_RM: &[Flag] =
+    &[flag("checkpoint-dir", ' ', Kind::Text, "", "Folder that holds checkpoints")];
 
-pub(super) const COMPLETION_BASH: &[Flag] = &[
-    flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out"),
-];
+pub(super) const COMPLETION_BASH: &[Flag] = &[flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out")];
 
-pub(super) const COMPLETION_FISH: &[Flag] = &[
-    flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out"),
-];
+pub(super) const COMPLETION_FISH: &[Flag] = &[flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out")];
 
-pub(super) const COMPLETION_POWERSHELL: &[Flag] = &[
-    flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out"),
-];
+pub(super) const COMPLETION_POWERSHELL: &[Flag] =
+    &[flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out")];
 
-pub(super) const COMPLETION_ZSH: &[Flag] = &[
-    flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out"),
-];
+pub(super) const COMPLETION_ZSH: &[Flag] = &[flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out")];
 
 pub(super) const INSPECT: &[Flag] = &[
     flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
@@ -52,38 +49,80 @@ pub(super) const INSPECT: &[Flag] = &[
 
 pub(super) const CONTEXT_CREATE: &[Flag] = &[
     flag("description", ' ', Kind::Text, "", "What the context is for"),
-    flag("docker", ' ', Kind::StringToString, "[]", "Endpoint of the context (host=…, ca=…, cert=…, key=…, skip-tls-verify=…)"),
+    flag(
+        "docker",
+        ' ',
+        Kind::StringToString,
+        "[]",
+        "Endpoint of the context (host=…, ca=…, cert=…, key=…, skip-tls-verify=…)",
+    ),
     flag("from", ' ', Kind::Text, "", "Copy this context"),
 ];
 
-pub(super) const CONTEXT_INSPECT: &[Flag] = &[
-    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
-];
+pub(super) const CONTEXT_INSPECT: &[Flag] = &[flag(
+    "format",
+    'f',
+    Kind::Text,
+    "",
+    "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object",
+)];
 
 pub(super) const CONTEXT_LS: &[Flag] = &[
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
-pub(super) const CONTEXT_RM: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+pub(super) const CONTEXT_RM: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
 pub(super) const CONTEXT_UPDATE: &[Flag] = &[
     flag("description", ' ', Kind::Text, "", "What the context is for"),
-    flag("docker", ' ', Kind::StringToString, "[]", "Endpoint of the context (host=…, ca=…, cert=…, key=…, skip-tls-verify=…)"),
+    flag(
+        "docker",
+        ' ',
+        Kind::StringToString,
+        "[]",
+        "Endpoint of the context (host=…, ca=…, cert=…, key=…, skip-tls-verify=…)",
+    ),
 ];
 
 pub(super) const EVENTS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
-    flag("since", ' ', Kind::Text, "", "Show what was since then (a time like 2013-01-02T13:23:37Z, or a span like 42m)"),
-    flag("until", ' ', Kind::Text, "", "Show what was until then (a time like 2013-01-02T13:23:37Z, or a span like 42m)"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
+    flag(
+        "since",
+        ' ',
+        Kind::Text,
+        "",
+        "Show what was since then (a time like 2013-01-02T13:23:37Z, or a span like 42m)",
+    ),
+    flag(
+        "until",
+        ' ',
+        Kind::Text,
+        "",
+        "Show what was until then (a time like 2013-01-02T13:23:37Z, or a span like 42m)",
+    ),
 ];
 
-pub(super) const INFO: &[Flag] = &[
-    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
-];
+pub(super) const INFO: &[Flag] = &[flag(
+    "format",
+    'f',
+    Kind::Text,
+    "",
+    "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object",
+)];
 
 pub(super) const LOGIN: &[Flag] = &[
     flag("password", 'p', Kind::Text, "", "Password or token"),
@@ -121,9 +160,8 @@ pub(super) const NETWORK_CREATE: &[Flag] = &[
     flag("subnet", ' ', Kind::Strings, "", "Subnet in CIDR form"),
 ];
 
-pub(super) const NETWORK_DISCONNECT: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+pub(super) const NETWORK_DISCONNECT: &[Flag] =
+    &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
 pub(super) const NETWORK_INSPECT: &[Flag] = &[
     flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
@@ -132,7 +170,13 @@ pub(super) const NETWORK_INSPECT: &[Flag] = &[
 
 pub(super) const NETWORK_LS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
@@ -142,25 +186,21 @@ pub(super) const NETWORK_PRUNE: &[Flag] = &[
     flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
 ];
 
-pub(super) const NETWORK_RM: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+pub(super) const NETWORK_RM: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
-pub(super) const PLUGIN_CREATE: &[Flag] = &[
-    flag("compress", ' ', Kind::Bool, "", "Compress with gzip"),
-];
+pub(super) const PLUGIN_CREATE: &[Flag] = &[flag("compress", ' ', Kind::Bool, "", "Compress with gzip")];
 
-pub(super) const PLUGIN_DISABLE: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+pub(super) const PLUGIN_DISABLE: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
-pub(super) const PLUGIN_ENABLE: &[Flag] = &[
-    flag("timeout", ' ', Kind::Int, "30", "Seconds to wait for the plugin"),
-];
+pub(super) const PLUGIN_ENABLE: &[Flag] = &[flag("timeout", ' ', Kind::Int, "30", "Seconds to wait for the plugin")];
 
-pub(super) const PLUGIN_INSPECT: &[Flag] = &[
-    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
-];
+pub(super) const PLUGIN_INSPECT: &[Flag] = &[flag(
+    "format",
+    'f',
+    Kind::Text,
+    "",
+    "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object",
+)];
 
 pub(super) const PLUGIN_INSTALL: &[Flag] = &[
     flag("alias", ' ', Kind::Text, "", "Further name on the network"),
@@ -171,18 +211,21 @@ pub(super) const PLUGIN_INSTALL: &[Flag] = &[
 
 pub(super) const PLUGIN_LS: &[Flag] = &[
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("no-trunc", ' ', Kind::Bool, "", "Print all of every field"),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
-pub(super) const PLUGIN_PUSH: &[Flag] = &[
-    flag("disable-content-trust", ' ', Kind::Bool, "true", "Do not verify signatures"),
-];
+pub(super) const PLUGIN_PUSH: &[Flag] =
+    &[flag("disable-content-trust", ' ', Kind::Bool, "true", "Do not verify signatures")];
 
-pub(super) const PLUGIN_RM: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+pub(super) const PLUGIN_RM: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
 pub(super) const PLUGIN_UPGRADE: &[Flag] = &[
     flag("disable-content-trust", ' ', Kind::Bool, "true", "Do not verify signatures"),
@@ -191,7 +234,13 @@ pub(super) const PLUGIN_UPGRADE: &[Flag] = &[
 ];
 
 pub(super) const SYSTEM_DF: &[Flag] = &[
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("verbose", 'v', Kind::Bool, "", "Show each image, container and volume"),
 ];
 
@@ -202,12 +251,22 @@ pub(super) const SYSTEM_PRUNE: &[Flag] = &[
     flag("volumes", ' ', Kind::Bool, "", "Delete anonymous volumes too"),
 ];
 
-pub(super) const VERSION: &[Flag] = &[
-    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
-];
+pub(super) const VERSION: &[Flag] = &[flag(
+    "format",
+    'f',
+    Kind::Text,
+    "",
+    "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object",
+)];
 
 pub(super) const VOLUME_CREATE: &[Flag] = &[
-    flag("availability", ' ', Kind::Text, "active", "Availability of the cluster volume (\"active\", \"pause\", \"drain\")"),
+    flag(
+        "availability",
+        ' ',
+        Kind::Text,
+        "active",
+        "Availability of the cluster volume (\"active\", \"pause\", \"drain\")",
+    ),
     flag("driver", 'd', Kind::Text, "local", "Driver to use"),
     flag("group", ' ', Kind::Text, "", "Group of cluster volumes"),
     flag("label", ' ', Kind::List, "", "Set a label"),
@@ -223,14 +282,24 @@ pub(super) const VOLUME_CREATE: &[Flag] = &[
     flag("type", ' ', Kind::Text, "block", "Kind of access to the cluster volume (mount, block)"),
 ];
 
-pub(super) const VOLUME_INSPECT: &[Flag] = &[
-    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
-];
+pub(super) const VOLUME_INSPECT: &[Flag] = &[flag(
+    "format",
+    'f',
+    Kind::Text,
+    "",
+    "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object",
+)];
 
 pub(super) const VOLUME_LS: &[Flag] = &[
     flag("cluster", ' ', Kind::Bool, "", "Show cluster volumes only"),
     flag("filter", 'f', Kind::Filter, "", "Show only what fits (key=value)"),
-    flag("format", ' ', Kind::Text, "", "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row"),
+    flag(
+        "format",
+        ' ',
+        Kind::Text,
+        "",
+        "Shape the output: 'json' prints JSON, 'table' a table, 'table TEMPLATE' a table of the fields of a Go template, TEMPLATE that template for each row",
+    ),
     flag("quiet", 'q', Kind::Bool, "", "Print less: IDs, or nothing"),
 ];
 
@@ -240,10 +309,12 @@ pub(super) const VOLUME_PRUNE: &[Flag] = &[
     flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
 ];
 
-pub(super) const VOLUME_RM: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-];
+pub(super) const VOLUME_RM: &[Flag] = &[flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same")];
 
-pub(super) const VOLUME_UPDATE: &[Flag] = &[
-    flag("availability", ' ', Kind::Text, "active", "Availability of the cluster volume (\"active\", \"pause\", \"drain\")"),
-];
+pub(super) const VOLUME_UPDATE: &[Flag] = &[flag(
+    "availability",
+    ' ',
+    Kind::Text,
+    "active",
+    "Availability of the cluster volume (\"active\", \"pause\", \"drain\")",
+)];

@@ -1,0 +1,40 @@
+//! What the commands do, one file per family.
+
+pub mod completion;
+pub mod events;
+pub mod exec;
+pub mod help;
+pub mod history;
+pub mod images;
+pub mod info;
+pub mod inspect;
+pub mod lifecycle;
+pub mod logs;
+pub mod progress;
+pub mod ps;
+pub mod run;
+pub mod start;
+pub mod transfer;
+pub mod version;
+
+use wharf_api_client::escape_path;
+
+/// Returns the path of a container, an image or the like.
+fn path(kind: &str, name: &str, rest: &str) -> String {
+    format!("/{kind}/{}{rest}", escape_path(name))
+}
+
+/// Reads `--filter` values into the API's JSON: name → value → true.
+fn filters(values: &[&str]) -> String {
+    let mut all: std::collections::BTreeMap<String, std::collections::BTreeMap<&str, bool>> = Default::default();
+    for v in values {
+        if let Some((name, value)) = v.split_once('=') {
+            all.entry(name.trim().to_lowercase()).or_default().insert(value.trim(), true);
+        }
+    }
+    if all.is_empty() {
+        return String::new();
+    }
+    // Maps of strings always become JSON.
+    serde_json::to_string(&all).unwrap_or_default()
+}
