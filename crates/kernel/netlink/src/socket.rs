@@ -38,7 +38,6 @@ pub enum Family {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 impl AsFd for Socket {
@@ -76,7 +75,7 @@ impl Socket {
         // The kernel answers within the send; a lost answer must not hang the daemon for ever.
         let limit = (groups == 0).then_some(Duration::from_secs(10));
         sockopt::set_socket_timeout(&fd, Timeout::Recv, limit).map_err(failed("setsockopt"))?;
-        Ok(Self { fd, sequence: 1, buffer: Vec::new() })
+        Ok(Self { fd, sequence: 1 })
     }
 
     /// Sends all requests with one system call (one for every 64) and waits for each one's acknowledgement.
@@ -246,29 +245,25 @@ impl Socket {
 
     /// Reads one datagram and hands out its messages.
     fn receive(&mut self, mut each: impl FnMut(&Message<'_>) -> Result<(), NetlinkError>) -> Result<(), NetlinkError> {
-        // Dumps fill at most 32 KiB per datagram (netlink_dump), acknowledgements repeat the request.
-        self.buffer.resize(64 * 1024, 0);
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = loop {
+        // Dumps fill at most 32 KiB per datagram (netlink_dump); acknowledgements are short. On the stack, because
+        // sockets are many and rarely used.
+        let mut buffer = [0; 32 * 1024];
+        let length = loop {
             match rustix::net::recvfrom(&self.fd, &mut buffer[..], RecvFlags::TRUNC) {
                 Err(Errno::INTR) => {}
-                Err(Errno::NOBUFS) => break Err(NetlinkError::Overrun),
-                Err(e) => break Err(failed("receive")(e)),
+                Err(Errno::NOBUFS) => return Err(NetlinkError::Overrun),
+                Err(e) => return Err(failed("receive")(e)),
                 Ok((_, length, sender)) => {
                     let from = sender.and_then(|s| SocketAddrNetlink::try_from(s).ok());
                     // Port 0 is the kernel; anything else is another process, whose word means nothing.
                     if from.is_some_and(|f| f.pid() == 0) {
-                        break Ok(length);
+                        break length;
                     }
                 }
             }
         };
-        let outcome = read.and_then(|length| {
-            let datagram = buffer.get(..length).ok_or(NetlinkError::Overrun)?;
-            messages(datagram).try_for_each(|message| each(&message?))
-        });
-        self.buffer = buffer;
-        outcome
+        let datagram = buffer.get(..length).ok_or(NetlinkError::Overrun)?;
+        messages(datagram).try_for_each(|message| each(&message?))
     }
 }
 

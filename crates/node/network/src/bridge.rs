@@ -182,10 +182,10 @@ fn parameters(name: &str, created: bool, ipv6: bool) -> Result<(), NetworkError>
     Ok(())
 }
 
-/// Lets connections to published ports of 127.0.0.1 leave through the bridge. Only after the rules are in place that
-/// drop loopback addresses from outside (CVE-2020-8558).
-pub(crate) fn allow_loopback(name: &str) -> Result<(), NetworkError> {
-    sysctl::write(&format!("ipv4/conf/{name}/route_localnet"), "1")
+/// Lets connections to published ports of 127.0.0.1 leave through the bridge, or no longer. Only while the rules are in
+/// place that drop loopback addresses from outside (CVE-2020-8558).
+pub(crate) fn allow_loopback(name: &str, allow: bool) -> Result<(), NetworkError> {
+    sysctl::write_if_present(&format!("ipv4/conf/{name}/route_localnet"), if allow { "1" } else { "0" })
 }
 
 /// Removes links that carry this instance's alias and that nobody owns: sandboxes of a dead daemon, and a bridge of

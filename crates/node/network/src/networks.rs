@@ -113,7 +113,7 @@ impl Networks {
         if let (Some(bridge), Some(rules)) = (&shared.bridge, &shared.rules)
             && rules.wish.families.ipv4
         {
-            bridge::allow_loopback(&bridge.info.name)?;
+            bridge::allow_loopback(&bridge.info.name, true)?;
         }
         let shared = Arc::new(shared);
         let worker = Worker::start(Arc::clone(&shared))?;
@@ -135,7 +135,10 @@ impl Networks {
         };
         let outcome = shared.finish(sandbox, request);
         match &outcome {
-            Ok(made) => self.worker.taken(made.endpoint.host_link.clone(), request.container.clone()),
+            Ok(made) => {
+                self.worker.forget_ports(udp_ports(&made.endpoint));
+                self.worker.taken(made.endpoint.host_link.clone(), request.container.clone());
+            }
             Err(_) => self.worker.refill(),
         }
         outcome
@@ -147,8 +150,8 @@ impl Networks {
         let Some(endpoint) = lock(&self.shared.state).endpoints.remove(&endpoint.id) else { return Ok(()) };
         let withdrawn = self.shared.withdraw(&endpoint);
         self.shared.release(&endpoint);
-        if endpoint.ports.iter().any(|p| p.protocol == Protocol::Udp) {
-            self.worker.forget_flows(addresses(&endpoint));
+        if udp_ports(&endpoint).next().is_some() {
+            self.worker.forget_containers(addresses(&endpoint));
         }
         withdrawn
     }
@@ -161,6 +164,9 @@ impl Networks {
         lock(&shared.state).ready.clear();
         if !lock(&shared.state).endpoints.is_empty() {
             return Ok(());
+        }
+        if let (Some(bridge), Some(_)) = (&shared.bridge, &shared.rules) {
+            bridge::allow_loopback(&bridge.info.name, false)?;
         }
         let rules = shared.rules.as_ref().map_or(Ok(()), |rules| {
             let neighbours = neighbours::leave(&rules.table, &rules.wish.tag);
@@ -177,6 +183,10 @@ impl Networks {
 
 fn addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
     [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().map(|c| c.address()).collect()
+}
+
+fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = u16> {
+    endpoint.ports.iter().filter(|p| p.protocol == Protocol::Udp).map(|p| p.host_port)
 }
 
 fn open_rules(config: &NetworkConfig, opened: Option<&Opened>) -> Result<Option<Rules>, NetworkError> {

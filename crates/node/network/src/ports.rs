@@ -65,8 +65,9 @@ impl PortTable {
         owner: Owner<'_>,
     ) -> Result<Vec<Reserved>, NetworkError> {
         let mut all = Vec::new();
+        let both = !requests.is_empty() && ipv6_works();
         for request in requests {
-            match self.reserve_one(request, owner) {
+            match self.reserve_one(request, owner, both) {
                 Ok(reserved) => all.extend(reserved),
                 Err(e) => {
                     all.iter().for_each(|r: &Reserved| self.release(&r.port));
@@ -77,10 +78,15 @@ impl PortTable {
         Ok(all)
     }
 
-    fn reserve_one(&mut self, request: &PortRequest, owner: Owner<'_>) -> Result<Vec<Reserved>, NetworkError> {
+    fn reserve_one(
+        &mut self,
+        request: &PortRequest,
+        owner: Owner<'_>,
+        both: bool,
+    ) -> Result<Vec<Reserved>, NetworkError> {
         let addresses = match request.host_ip.or(owner.binding) {
             Some(address) => vec![address],
-            None if ipv6_works() => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            None if both => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             None => vec![Ipv4Addr::UNSPECIFIED.into()],
         };
         let any = request.host_port == 0;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use wharf_error::Chain;
-use wharf_firewall::neighbours;
+use wharf_firewall::{Protocol, neighbours};
 use wharf_netlink::route::{self, Which};
 use wharf_netlink::{Family, NetlinkError, Requests, Socket, conntrack, nft};
 use wharf_types::ContainerId;
@@ -24,7 +24,23 @@ const QUIET: Duration = Duration::from_millis(20);
 struct Inbox {
     stop: bool,
     taken: Vec<(String, ContainerId)>,
-    flows: Vec<IpAddr>,
+    flows: Flows,
+}
+
+/// Connections to forget.
+#[derive(Debug, Default)]
+struct Flows {
+    /// Those that these containers answered.
+    containers: Vec<IpAddr>,
+    /// UDP to these ports of the host.
+    ports: Vec<u16>,
+}
+
+impl Flows {
+    fn contain(&self, flow: &conntrack::Flow) -> bool {
+        let udp = flow.protocol == Protocol::Udp.number();
+        self.containers.contains(&flow.answered_by) || (udp && self.ports.contains(&flow.port))
+    }
 }
 
 /// The thread; dropping it stops and joins it.
@@ -67,9 +83,15 @@ impl Worker {
     }
 
     /// Connections to these addresses are to be forgotten, so that datagrams of old clients find the next container.
-    pub(crate) fn forget_flows(&self, addresses: Vec<IpAddr>) {
-        lock(&self.inbox).flows.extend(addresses);
+    pub(crate) fn forget_containers(&self, addresses: Vec<IpAddr>) {
+        lock(&self.inbox).flows.containers.extend(addresses);
         self.refill();
+    }
+
+    /// Connections to these UDP ports of the host are to be forgotten: clients that asked before the port was
+    /// published would go on to ask the host.
+    pub(crate) fn forget_ports(&self, ports: impl Iterator<Item = u16>) {
+        lock(&self.inbox).flows.ports.extend(ports);
     }
 }
 
@@ -194,13 +216,14 @@ impl Thread {
         }
     }
 
-    fn forget(&self, addresses: &[IpAddr]) {
-        for ipv6 in [false, true] {
-            if !addresses.iter().any(|a| a.is_ipv6() == ipv6) {
-                continue;
-            }
+    fn forget(&self, flows: &Flows) {
+        if flows.containers.is_empty() && flows.ports.is_empty() {
+            return;
+        }
+        let ipv6 = self.shared.config.bridge.as_ref().is_some_and(|b| b.ipv6);
+        for family in [false, true].into_iter().take(if ipv6 { 2 } else { 1 }) {
             let outcome = Socket::open(Family::Netfilter)
-                .and_then(|mut s| conntrack::forget(&mut s, ipv6, |flow| addresses.contains(&flow.answered_by)));
+                .and_then(|mut s| conntrack::forget(&mut s, family, |flow| flows.contain(flow)));
             if let Err(e) = outcome {
                 tracing::warn!(error = %Chain(&e), "forgetting connections");
             }

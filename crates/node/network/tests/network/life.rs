@@ -191,8 +191,11 @@ fn a_named_bridge_must_exist_be_a_bridge_and_have_an_address() {
         rtnl(|r| route::add_address(r, link, ip("10.88.0.1"), 24, None));
         let networks = Networks::open(config_with(|b| b.create = false), vec![]).unwrap();
         assert_eq!(networks.bridge().unwrap().subnet.to_string(), "10.88.0.0/24");
+        let loopback = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/w0/route_localnet").unwrap();
+        assert_eq!(loopback().trim(), "1");
         networks.close().unwrap();
         assert_eq!(links("w0").len(), 1, "a bridge that we did not make stays");
+        assert_eq!(loopback().trim(), "0", "and is not left open to loopback addresses");
         let lo = Networks::open(config_with(|b| b.name = "lo".into()), vec![]).err();
         assert!(matches!(lo, Some(NetworkError::NotABridge(_))));
         for name in ["", "a/b", "sixteen-letters-", "..", "a b"] {
@@ -275,5 +278,27 @@ fn containers_of_two_daemons_are_isolated_and_one_closes_without_touching_the_ot
         assert_eq!(links("w1").len(), 1);
         let user = || chains().iter().any(|c| c == "filter DOCKER-USER");
         eventually("who still wants DOCKER-USER makes it again", user);
+    });
+}
+
+#[test]
+fn cve_2025_54388_and_54410_a_reload_of_other_rules_opens_neither_loopback_ports_nor_isolation() {
+    on_a_host(|| {
+        let far = remote("far", 2);
+        hostile_rules();
+        let first = Networks::open(config(), vec![]).unwrap();
+        let second = Networks::open(second_config(), vec![]).unwrap();
+        let a = container(&first, &[tcp_at("127.0.0.1", 8081, 80)]);
+        let b = container(&second, &[]);
+        serve(&a.netns, "0.0.0.0:80");
+        // firewalld deletes and writes its own tables; an accept of everything is the worst it can leave.
+        for table in [(Family::Ip, "filter"), (Family::Ip6, "filter"), (Family::Inet, "mine")] {
+            let mut batch = Batch::new();
+            batch.delete_table(table.0, table.1);
+            apply(batch);
+        }
+        assert!(blocked(&far, "192.0.2.1:8081"));
+        assert!(blocked(&far, &format!("{}:80", address(&a))));
+        assert!(blocked(&b.netns, &format!("{}:80", address(&a))));
     });
 }

@@ -216,3 +216,15 @@ fn an_own_ethernet_address_is_announced_and_so_is_the_return_to_the_usual_one() 
         assert_eq!(ask(&other.netns, at(&to), std::time::Duration::from_millis(900)), Some(usual));
     });
 }
+
+#[test]
+fn a_udp_client_that_asked_before_the_port_was_published_is_answered() {
+    on_a_host(|| {
+        let far = remote("far", 2);
+        let networks = Networks::open(config(), vec![]).unwrap();
+        assert_eq!(ask_udp(&far, "0.0.0.0:4000", "192.0.2.1:5353", BLOCKED), None);
+        let c = container(&networks, &[udp(5353, 53)]);
+        serve_udp(&c.netns, "0.0.0.0:53");
+        eventually("the old flow is forgotten", || ask_udp(&far, "0.0.0.0:4000", "192.0.2.1:5353", BLOCKED).is_some());
+    });
+}
