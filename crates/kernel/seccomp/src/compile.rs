@@ -41,12 +41,6 @@ pub enum CompileError {
         /// As the profile has it.
         index: u32,
     },
-    /// Two unconditional rules disagree about one call.
-    #[error("seccomp rules for {syscall} contradict each other")]
-    Contradiction {
-        /// The call.
-        syscall: String,
-    },
     /// The kernel takes at most 4,096 instructions.
     #[error("seccomp filter has {instructions} instructions; the kernel takes at most {}", libc::BPF_MAXINSNS)]
     TooLong {
@@ -59,11 +53,7 @@ impl HasKind for CompileError {
     fn kind(&self) -> Kind {
         match self {
             Self::Notify { .. } => Kind::NotImplemented,
-            Self::Arch { .. }
-            | Self::Flag { .. }
-            | Self::Argument { .. }
-            | Self::Contradiction { .. }
-            | Self::TooLong { .. } => Kind::Invalid,
+            Self::Arch { .. } | Self::Flag { .. } | Self::Argument { .. } | Self::TooLong { .. } => Kind::Invalid,
         }
     }
 }
@@ -287,14 +277,12 @@ fn verdicts(arch: Arch, rules: &[Rule], default: u32) -> Result<Vec<Verdict>, Co
     for same in found.chunk_by(|a, b| a.0 == b.0) {
         let mut verdict = Verdict { number: same[0].0, cases: Vec::new(), otherwise: default };
         let mut always = None;
-        for (_, index, syscall) in same {
+        for (_, index, _) in same {
             let rule = &rules[*index];
             match &rule.effect {
                 None => {}
-                Some(Effect::Always) if always.is_some_and(|other| other != rule.answer) => {
-                    return Err(CompileError::Contradiction { syscall: syscall.name().to_owned() });
-                }
-                Some(Effect::Always) => always = Some(rule.answer),
+                // The first of several wins, as with libseccomp (podman's default profile relies on it).
+                Some(Effect::Always) => always = always.or(Some(rule.answer)),
                 Some(Effect::When(alternatives)) => {
                     let cases = alternatives.iter().map(|c| Case { conditions: c.clone(), answer: rule.answer });
                     verdict.cases.extend(cases);

@@ -103,7 +103,7 @@ fn holds(a: &Arg, arch: Arch, call: Call) -> bool {
         SeccompOperator::Eq => have == want,
         SeccompOperator::Ge => have >= want,
         SeccompOperator::Gt => have > want,
-        SeccompOperator::MaskedEq => have & want == cut(a.value_two) & want,
+        SeccompOperator::MaskedEq => have & want == cut(a.value_two),
     }
 }
 
@@ -239,17 +239,16 @@ fn a_denying_default_of_enosys_needs_no_newer_calls() {
 }
 
 #[test]
-fn unknown_names_are_ignored() {
-    let p = profile(SeccompAction::Allow, vec![rule(&["no_such_call", "mkdir"], SeccompAction::Errno, &[])]);
-    assert_eq!(run(&compile(&p).unwrap(), call("mkdir", Arch::X86_64, [0; 6])), EPERM);
+fn of_two_unconditional_rules_the_first_wins_as_with_libseccomp() {
+    let both = vec![rule(&["mkdir"], SeccompAction::Errno, &[]), rule(&["mkdir"], SeccompAction::Kill, &[])];
+    let program = compile(&profile(SeccompAction::Allow, both)).unwrap();
+    assert_eq!(run(&program, call("mkdir", Arch::X86_64, [0; 6])), EPERM);
 }
 
 #[test]
-fn calls_of_one_rule_share_its_code() {
-    let names: Vec<&str> = Syscall::all().map(Syscall::name).collect();
-    let args = [arg(0, SeccompOperator::Gt, 1 << 40), arg(1, SeccompOperator::Ne, 7)];
-    let program = compile(&profile(SeccompAction::Allow, vec![rule(&names, SeccompAction::Errno, &args)])).unwrap();
-    assert!(program.instructions.len() < 400, "{}", program.instructions.len());
+fn unknown_names_are_ignored() {
+    let p = profile(SeccompAction::Allow, vec![rule(&["no_such_call", "mkdir"], SeccompAction::Errno, &[])]);
+    assert_eq!(run(&compile(&p).unwrap(), call("mkdir", Arch::X86_64, [0; 6])), EPERM);
 }
 
 #[test]
@@ -259,9 +258,6 @@ fn hostile_profiles_are_refused_with_their_reason() {
     let index =
         profile(SeccompAction::Allow, vec![rule(&["mkdir"], SeccompAction::Errno, &[arg(6, SeccompOperator::Eq, 0)])]);
     assert_eq!(compile(&index).unwrap_err(), CompileError::Argument { syscall: "mkdir".into(), index: 6 });
-    let both = vec![rule(&["mkdir"], SeccompAction::Errno, &[]), rule(&["mkdir"], SeccompAction::Kill, &[])];
-    let both = profile(SeccompAction::Allow, both);
-    assert_eq!(compile(&both).unwrap_err(), CompileError::Contradiction { syscall: "mkdir".into() });
     let mut flag = profile(SeccompAction::Allow, Vec::new());
     flag.flags = vec!["SECCOMP_FILTER_FLAG_NEW_LISTENER".into()];
     assert!(matches!(compile(&flag), Err(CompileError::Flag { .. })));
@@ -308,7 +304,7 @@ fn any_rule() -> impl Strategy<Value = SyscallRule> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn any_profile_becomes_a_filter_that_answers_as_it_says(
@@ -323,7 +319,7 @@ proptest! {
         p.architectures = listed.iter().map(|a| a.oci().to_owned()).collect();
         let program = match compile(&p) {
             Ok(program) => program,
-            Err(CompileError::Contradiction { .. } | CompileError::TooLong { .. }) => return Ok(()),
+            Err(CompileError::TooLong { .. }) => return Ok(()),
             Err(e) => return Err(TestCaseError::fail(e.to_string())),
         };
         check(&program);
