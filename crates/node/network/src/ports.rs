@@ -84,7 +84,9 @@ impl PortTable {
         owner: Owner<'_>,
         both: bool,
     ) -> Result<Vec<Reserved>, NetworkError> {
-        let addresses = match request.host_ip.or(owner.binding) {
+        // `--ip 0.0.0.0`, which is the default, means every address of both families.
+        let binding = owner.binding.filter(|b| !b.is_unspecified());
+        let addresses = match request.host_ip.or(binding) {
             Some(address) => vec![address],
             None if both => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             None => vec![Ipv4Addr::UNSPECIFIED.into()],

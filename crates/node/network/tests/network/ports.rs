@@ -141,3 +141,18 @@ fn sctp_ports_are_published() {
         assert_eq!(elements("port4"), 0);
     });
 }
+
+#[test]
+fn the_default_binding_is_used_for_ports_that_name_no_address_and_all_zeros_means_both_families() {
+    on_a_host(|| {
+        for (binding, want) in [("127.0.0.1", vec!["127.0.0.1"]), ("0.0.0.0", vec!["0.0.0.0", "::"])] {
+            let networks = Networks::open(config_with(|b| b.host_binding = Some(ip(binding))), vec![]).unwrap();
+            let c = container(&networks, &[tcp(8080, 80)]);
+            let got: Vec<_> = c.endpoint.ports.iter().map(|p| p.host_ip.to_string()).collect();
+            assert_eq!(got, want);
+            networks.detach(&c.endpoint).unwrap();
+            drop(c);
+            networks.close().unwrap();
+        }
+    });
+}
