@@ -229,6 +229,8 @@ fn limits_of_resources_are_set_before_the_program_runs() {
                 {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             ]);
             c["process"]["oomScoreAdj"] = json!(345);
+            // Limits are set for users who could not set them.
+            c["process"]["user"] = json!({"uid": 7, "gid": 8});
         })
         .run()
         .ok();

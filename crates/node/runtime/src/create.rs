@@ -319,7 +319,9 @@ fn attend(plan: &InitPlan<'_>, pid: i32, channel: &Channel) -> Result<Option<Own
                 continue;
             }
             Message::Ready => {
-                limit(pid, &plan.process.spec.rlimits)?;
+                if plan.process.limited_by_caller {
+                    limit(Some(pid), &plan.process.spec.rlimits)?;
+                }
                 return Ok(console);
             }
             Message::Failed(failure) => return Err(failure),

@@ -93,7 +93,9 @@ impl Plan<'_> {
             match channel.receive().or_fail(Stage::Process, || "read from the new process")? {
                 Message::Console(fd) => console = Some(fd),
                 Message::Ready => {
-                    limit(pid, &spec.rlimits)?;
+                    if self.process.limited_by_caller {
+                        limit(Some(pid), &spec.rlimits)?;
+                    }
                     channel.give_leave().or_fail(Stage::Process, || "answer the new process")?;
                 }
                 Message::Failed(failure) => return Err(failure),

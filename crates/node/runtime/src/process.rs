@@ -29,6 +29,8 @@ pub(crate) struct ProcessPlan<'a> {
     pub spec: &'a oci::Process,
     pub filter: Option<&'a Program>,
     pub preserve_fds: u32,
+    /// Whether the caller sets the resource limits: in a user namespace the process itself could not raise them.
+    pub limited_by_caller: bool,
     args: exec::Strings,
     bounding: CapabilitySet,
     ambient: CapabilitySet,
@@ -75,6 +77,7 @@ impl<'a> ProcessPlan<'a> {
             spec,
             filter: around.filter,
             preserve_fds: around.preserve_fds,
+            limited_by_caller: around.user_namespace,
             args,
             bounding: capability::set(&caps.bounding),
             ambient: capability::set(&caps.ambient),
@@ -116,6 +119,10 @@ impl<'a> ProcessPlan<'a> {
         streams.place(self.spec)?;
         descriptor::close_others(3 + self.preserve_fds, kept).or_fail(Stage::Process, || "close descriptors")?;
         let early_directory = self.enter_directory();
+        if !self.limited_by_caller {
+            // Before the rights to raise a limit are given up.
+            limit(None, &self.spec.rlimits)?;
+        }
         self.identity()?;
         // Tried as root first, for folders that the user may not enter; then as the user, for file systems that deny
         // root (runc does both).
@@ -359,9 +366,9 @@ fn give_to(number: RawFd, spec: &oci::Process) -> rustix::io::Result<()> {
     })
 }
 
-/// Sets resource limits of a prepared process, from outside: inside a user namespace it could not raise its own.
-pub(crate) fn limit(pid: i32, rlimits: &[oci::Rlimit]) -> Result<(), Failure> {
-    let pid = rustix::process::Pid::from_raw(pid);
+/// Sets resource limits of a process, or of the calling one.
+pub(crate) fn limit(pid: Option<i32>, rlimits: &[oci::Rlimit]) -> Result<(), Failure> {
+    let pid = pid.and_then(rustix::process::Pid::from_raw);
     for rlimit in rlimits {
         let wrong = || refuse(Stage::Config, format!("rlimit {:?} is not known", rlimit.kind));
         let resource = crate::scheduling::resource(&rlimit.kind).ok_or_else(wrong)?;
