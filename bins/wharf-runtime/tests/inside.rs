@@ -127,6 +127,22 @@ fn a_tmpfs_can_begin_with_a_copy_of_what_it_covers() {
 }
 
 #[test]
+fn a_tmpfs_takes_the_mode_of_the_folder_it_covers_and_is_open_to_all_where_there_was_none() {
+    let bundle = Bundle::new("stat -c %a /was /new");
+    std::fs::create_dir(bundle.rootfs().join("was")).expect("folder");
+    std::fs::set_permissions(bundle.rootfs().join("was"), std::os::unix::fs::PermissionsExt::from_mode(0o710))
+        .expect("mode");
+    let out = bundle
+        .with(|c| {
+            add_mount(c, "/was", "tmpfs", "tmpfs", &[]);
+            add_mount(c, "/new", "tmpfs", "tmpfs", &[]);
+        })
+        .run()
+        .ok();
+    assert_eq!(out, "710\n1777\n");
+}
+
+#[test]
 fn the_root_can_be_read_only_and_a_tmpfs_too() {
     let out = Bundle::new("touch /x 2>/dev/null || echo root; touch /ro/x 2>/dev/null || echo tmpfs; ls /ro")
         .with(|c| {

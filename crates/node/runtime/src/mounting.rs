@@ -203,11 +203,13 @@ impl PlannedMount<'_> {
     }
 
     fn mount(&self, root: &Root) -> Result<(), Failure> {
+        // Whether there is something whose mode a tmpfs takes over.
+        let existed = self.kind != "tmpfs" || root.open(self.destination).is_ok();
         let target = self.open_target(root)?;
         self.check_procfs(target.as_fd(), None)?;
         let mut data = self.options.data.join(",");
         let mut flags = self.options.flags;
-        if self.kind == "tmpfs" {
+        if self.kind == "tmpfs" && existed {
             // A folder that was there gives its mode, unless the options say otherwise.
             let mode = rustix::fs::fstat(&target).or_fail(Stage::Mount, || self.failed())?.st_mode & 0o7777;
             data = if data.is_empty() { format!("mode={mode:04o}") } else { format!("mode={mode:04o},{data}") };

@@ -10,7 +10,7 @@ use wharf_types::{Failure, Mount, Stage};
 
 use crate::failure::OrFail;
 use crate::mounting::{attach, change, clone_tree, open_host};
-use crate::options::Options;
+use crate::options::{Options, ms};
 use crate::rooted::{Missing, Root, magic};
 
 /// mount(2) takes at most one page of data, with its terminating zero.
@@ -81,6 +81,9 @@ pub(crate) fn mount(parts: &[Part<'_>], path: &Path) -> Result<Root, Failure> {
         // pivot_root(2) wants a mount point.
         let tree = clone_tree(CWD, path, true).or_fail(Stage::Rootfs, subject)?;
         attach(tree.as_fd(), open()?.as_fd()).or_fail(Stage::Rootfs, subject)?;
+        // What the host mounts below it later is no business of the container (runc makes the parent mount private).
+        let private = Attributes { propagation: ms::PRIVATE, ..Attributes::default() };
+        change(tree.as_fd(), false, &private).or_fail(Stage::Rootfs, subject)?;
         return Ok(Root::new(tree));
     }
     for part in parts {
