@@ -23,6 +23,8 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
+const OPER_UP: u8 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -66,6 +68,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it carries packets: up, with carrier, and the kernel has acted on both.
+    pub running: bool,
     /// Bytes.
     pub mtu: u32,
 }
@@ -305,6 +309,7 @@ fn read_link(message: &Message<'_>) -> Option<Link> {
             IFLA_IFALIAS => link.alias = attribute.text(),
             IFLA_ADDRESS => link.mac = attribute.value.try_into().ok(),
             IFLA_MASTER => link.master = attribute.u32(),
+            IFLA_OPERSTATE => link.running = attribute.value.first() == Some(&OPER_UP),
             IFLA_MTU => link.mtu = attribute.u32().unwrap_or(0),
             IFLA_LINKINFO => link.kind = kind_of(&attribute),
             _ => {}

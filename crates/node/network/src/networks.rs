@@ -412,9 +412,10 @@ impl Shared {
             drop(state);
             rules.table.replace(&rules.set, &all)?;
         }
-        let changes = neighbours::settle(&rules.table, &rules.wish)?;
-        for change in changes {
-            tracing::debug!(?change, "firewall neighbour");
+        match neighbours::settle(&rules.table, &rules.wish) {
+            Ok(changes) => changes.iter().for_each(|change| tracing::debug!(?change, "firewall neighbour")),
+            // A table that another program owns exclusively; ours are in place, and this daemon can work.
+            Err(e) => tracing::warn!(error = %wharf_error::Chain(&e), "another firewall may drop containers' traffic"),
         }
         Ok(())
     }

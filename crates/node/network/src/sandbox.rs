@@ -110,13 +110,13 @@ impl Sandbox {
                 plan.gateway_v6.iter().for_each(|gateway| route::add_route(&mut requests, None, *gateway, link));
             }
             inner.call(&mut requests).map_err(failed("configuring", LINK))?;
-            // The links' carrier reaches bridge, queues and IPv6 by deferred work. Asking for a link does that work at once
-            // (linkwatch_sync_dev in rtnl_getlink, Linux 6.9), lest the first packet be lost and repeated after a second.
-            route::link(&mut host, Which::Name(&host_link)).map_err(failed("raising link", &host_link))?;
-            route::link(&mut host, Which::Index(plan.bridge)).map_err(failed("raising link", &host_link))?;
+            // The links' carrier reaches bridge, queues and IPv6 by deferred work.
+            let asked = Instant::now();
+            await_running(&mut host, Which::Name(&host_link), asked)?;
+            await_running(&mut host, Which::Index(plan.bridge), asked)?;
             if let Some(ipv6) = ipv6 {
-                route::link(&mut inner, Which::Index(link)).map_err(failed("raising link", LINK))?;
-                await_local(&mut inner, ipv6.address())?;
+                await_running(&mut inner, Which::Index(link), asked)?;
+                await_local(&mut inner, ipv6.address(), asked)?;
             }
             Ok(Self { netns, host_link: host_link.clone(), mac, ipv4, ipv6, announce: false, link, arp, inner })
         })
@@ -135,12 +135,23 @@ impl Sandbox {
     }
 }
 
-/// Waits until packets for a new IPv6 address are taken, lest the answer to the container's first one be lost and the
-/// question repeated after a second. Usually that is at once.
-fn await_local(inner: &mut Socket, address: IpAddr) -> Result<(), NetworkError> {
-    let deadline = Instant::now() + Duration::from_millis(200);
-    while !route::is_local(inner, address).map_err(failed("configuring", LINK))? && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_micros(100));
+/// How long a sandbox may take to become ready before it is handed out as it is, and between two looks at it.
+const PATIENCE: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_micros(100);
+
+/// Waits until a link carries packets, lest the first one be lost and repeated after a second. Since Linux 6.9 asking
+/// does the deferred work (linkwatch_sync_dev in rtnl_getlink), so that the first answer is the last.
+fn await_running(socket: &mut Socket, link: Which<'_>, asked: Instant) -> Result<(), NetworkError> {
+    while !route::link(socket, link).map_err(failed("raising", LINK))?.running && asked.elapsed() < PATIENCE {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// Waits until packets for a new IPv6 address are taken.
+fn await_local(inner: &mut Socket, address: IpAddr, asked: Instant) -> Result<(), NetworkError> {
+    while !route::is_local(inner, address).map_err(failed("configuring", LINK))? && asked.elapsed() < PATIENCE {
+        std::thread::sleep(LOOK);
     }
     Ok(())
 }
