@@ -12,8 +12,8 @@ use crate::decode::{Message, attributes, messages, u32_at};
 use crate::encode::{F_DUMP, HEADER, Requests, align};
 use crate::error::NetlinkError;
 
-/// Requests per system call: their acknowledgements wait in the socket's receive buffer (208 KiB by default), where
-/// each takes about 1 KiB.
+/// Requests per system call: if all are refused, that many answers wait in the socket's receive buffer (208 KiB by
+/// default), where each takes about 1 KiB.
 const TOGETHER: usize = 64;
 
 const NOOP: u16 = 1;
@@ -78,25 +78,27 @@ impl Socket {
         Ok(Self { fd, sequence: 1 })
     }
 
-    /// Sends all requests with one system call (one for every 64) and waits for each one's acknowledgement.
-    /// The kernel carries out every request, also those after a refused one.
+    /// Sends all requests with one system call (one for every 64) and waits until they are carried out. The kernel
+    /// carries out every request, also those after a refused one.
     ///
     /// # Errors
     /// The first refusal, if any.
     pub fn call(&mut self, requests: &mut Requests) -> Result<(), NetlinkError> {
         let first = self.number(requests);
+        let count = requests.len();
         let mut refusal = None;
+        // Refusals come unasked, in order; one acknowledgement says that all before it are done.
+        let bytes = requests.seal(first, |index| index + 1 == count || (index + 1) % TOGETHER == 0).to_vec();
         let mut sent = 0;
-        let bytes = requests.seal(first, |_| true).to_vec();
         for part in parts(&bytes, TOGETHER) {
             self.transmit(part)?;
-            let mut missing = messages(part).count();
-            sent += missing;
-            while missing > 0 {
+            sent = (sent + TOGETHER).min(count);
+            let mut done = false;
+            while !done {
                 self.receive(|message| {
                     let index = message.sequence.wrapping_sub(first) as usize;
                     if message.kind == ERROR && index < sent {
-                        missing = missing.saturating_sub(1);
+                        done |= index + 1 == sent;
                         if let Some(error) = refused(message, requests.name(index)) {
                             refusal.get_or_insert(error);
                         }
