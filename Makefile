@@ -45,3 +45,11 @@ install: release
 
 uninstall:
 	scripts/install --remove "$(DESTDIR)" "$(PREFIX)"
+
+# Each fuzz target for SECONDS (default 30). Needs `cargo install cargo-fuzz`; the pinned stable compiler suffices.
+SECONDS ?= 30
+.PHONY: fuzz
+fuzz:
+	cd fuzz && for target in $$(sed -n 's/^name = "\(.*\)"$$/\1/p' Cargo.toml | grep -v wharf-fuzz); do \
+		echo "fuzzing $$target" && RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir . --sanitizer none --target $(TARGET) $$target -- \
+			-max_total_time=$(SECONDS) -rss_limit_mb=2048 -verbosity=0 -print_final_stats=1 || exit 1; done

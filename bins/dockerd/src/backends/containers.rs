@@ -1,0 +1,166 @@
+//! Containers.
+
+use bytes::Bytes;
+use wharf_api_server::ApiError;
+use wharf_api_server::backend::{ArchivePut, ArchiveStream, ContainerBackend, Incoming, LogStream, Outgoing, Reply, Stdio};
+use wharf_api_types as api;
+use wharf_api_types::query;
+use wharf_engine::lifecycle::RemoveOptions;
+use wharf_engine::streams::Wanted;
+
+use super::{Joined, blocking, forward, later, ready};
+
+/// What comes with a later issue is refused with this.
+fn later_feature<'a, T: Send + 'a>(what: &str) -> Reply<'a, T> {
+    let error = ApiError::not_implemented(format!("{what} is not supported by this version of Wharf yet"));
+    Box::pin(std::future::ready(Err(error)))
+}
+
+impl ContainerBackend for Joined {
+    fn create<'a>(
+        &'a self,
+        name: &'a str,
+        platform: &'a str,
+        request: api::ContainerCreateRequest,
+    ) -> Reply<'a, api::ContainerCreateResponse> {
+        later(self.0.creator.create(name, platform, request))
+    }
+
+    fn start<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        later(self.0.lifecycle.start(name))
+    }
+
+    fn stop<'a>(&'a self, name: &'a str, query: query::ContainerStop) -> Reply<'a, ()> {
+        later(async move { self.0.lifecycle.stop(name, &query).await })
+    }
+
+    fn restart<'a>(&'a self, name: &'a str, query: query::ContainerStop) -> Reply<'a, ()> {
+        later(async move { self.0.lifecycle.restart(name, &query).await })
+    }
+
+    fn kill<'a>(&'a self, name: &'a str, signal: &'a str) -> Reply<'a, ()> {
+        later(self.0.lifecycle.kill(name, signal))
+    }
+
+    fn pause<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        later(self.0.lifecycle.pause(name))
+    }
+
+    fn unpause<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        later(self.0.lifecycle.unpause(name))
+    }
+
+    fn rename<'a>(&'a self, name: &'a str, new_name: &'a str) -> Reply<'a, ()> {
+        later(self.0.changes.rename(name, new_name))
+    }
+
+    fn update<'a>(
+        &'a self,
+        name: &'a str,
+        request: api::ContainerUpdateRequest,
+    ) -> Reply<'a, api::ContainerUpdateResponse> {
+        later(self.0.changes.update(name, request))
+    }
+
+    fn remove<'a>(&'a self, name: &'a str, query: query::ContainerRemove) -> Reply<'a, ()> {
+        if query.link {
+            return later_feature("removing a link");
+        }
+        later(self.0.lifecycle.remove(name, RemoveOptions { force: query.force, volumes: query.volumes }))
+    }
+
+    fn prune(&self, filters: api::Filters) -> Reply<'_, api::ContainerPruneResponse> {
+        later(async move { self.0.changes.prune(&filters).await })
+    }
+
+    fn list(&self, query: query::ContainerList) -> Reply<'_, Vec<api::ContainerSummary>> {
+        if query.size {
+            let lists = self.0.lists.clone();
+            return blocking(move || lists.list(&query));
+        }
+        ready(self.0.lists.list(&query))
+    }
+
+    fn inspect<'a>(&'a self, name: &'a str, size: bool) -> Reply<'a, api::ContainerInspect> {
+        if size {
+            let (lists, name) = (self.0.lists.clone(), name.to_owned());
+            return blocking(move || lists.inspect(&name, true));
+        }
+        ready(self.0.lists.inspect(name, false))
+    }
+
+    fn top<'a>(&'a self, name: &'a str, ps_args: &'a str) -> Reply<'a, api::ContainerTopResponse> {
+        later(self.0.processes.top(name, ps_args))
+    }
+
+    fn changes<'a>(&'a self, _: &'a str) -> Reply<'a, Option<Vec<api::FilesystemChange>>> {
+        later_feature("diff")
+    }
+
+    fn wait<'a>(
+        &'a self,
+        name: &'a str,
+        condition: query::WaitCondition,
+    ) -> Reply<'a, Reply<'static, api::ContainerWaitResponse>> {
+        ready(self.0.streams.wait(name, condition).map(|end| {
+            let answer = async move {
+                let end = end.await;
+                let error = (!end.error.is_empty()).then(|| api::ContainerWaitError { message: end.error });
+                Ok(api::ContainerWaitResponse { status_code: end.code, error })
+            };
+            Box::pin(answer) as Reply<'static, _>
+        }))
+    }
+
+    fn attach<'a>(&'a self, name: &'a str, query: query::Attach) -> Reply<'a, Stdio> {
+        let wanted = Wanted {
+            stdin: query.stdin,
+            stdout: query.stdout,
+            stderr: query.stderr,
+            logs: query.logs,
+            stream: query.stream,
+        };
+        let stdin = query.stdin;
+        ready(self.0.streams.attach(name, wanted).map(|(tty, connecting)| Stdio {
+            tty,
+            stdin,
+            stream: later(connecting),
+            detach_keys: query.detach_keys,
+            on_detach: Box::new(|| {}),
+        }))
+    }
+
+    fn resize<'a>(&'a self, name: &'a str, height: u32, width: u32) -> Reply<'a, ()> {
+        later(self.0.streams.resize(name, height, width))
+    }
+
+    fn logs<'a>(&'a self, name: &'a str, query: query::Logs) -> Reply<'a, LogStream> {
+        let reading = self.0.streams.logs(name, &query);
+        ready(reading.map(|log| LogStream { tty: log.tty, body: forward(log.chunks, Bytes::from) }))
+    }
+
+    fn stats<'a>(&'a self, name: &'a str, query: query::Stats) -> Reply<'a, Outgoing<api::ContainerStats>> {
+        let samples = self.0.processes.stats(name, query.stream, query.one_shot);
+        ready(samples.map(|samples| forward(samples, |sample| sample)))
+    }
+
+    fn export<'a>(&'a self, _: &'a str) -> Reply<'a, Outgoing<Bytes>> {
+        later_feature("export")
+    }
+
+    fn archive_stat<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, api::PathStat> {
+        later_feature("cp")
+    }
+
+    fn archive_get<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, ArchiveStream> {
+        later_feature("cp")
+    }
+
+    fn archive_put<'a>(&'a self, _: &'a str, _: &'a str, _: ArchivePut, _: Incoming) -> Reply<'a, ()> {
+        later_feature("cp")
+    }
+
+    fn commit(&self, _: query::Commit) -> Reply<'_, String> {
+        later_feature("commit")
+    }
+}

@@ -1,0 +1,46 @@
+//! Execs.
+
+use wharf_api_server::backend::{ExecBackend, ExecStarted, Reply, Stdio};
+use wharf_api_types as api;
+use wharf_engine::execs::Started;
+
+use super::{Joined, later, ready};
+
+impl ExecBackend for Joined {
+    fn create<'a>(&'a self, container: &'a str, request: api::ExecCreateRequest) -> Reply<'a, String> {
+        ready(self.0.execs.create(container, request).map(|id| id.to_string()))
+    }
+
+    fn start<'a>(&'a self, id: &'a str, request: api::ExecStartRequest) -> Reply<'a, ExecStarted> {
+        let execs = self.0.execs.clone();
+        if request.detach {
+            return later(async move { execs.start(id, request).await.map(|_| ExecStarted::Detached) });
+        }
+        // What Docker refuses before it answers is refused here; a failed start comes down the stream.
+        ready(self.0.execs.check_start(id).map(|shape| {
+            let id = id.to_owned();
+            let detach_keys = self.0.execs.detach_keys(&id);
+            let stream = async move {
+                match execs.start(&id, request).await? {
+                    Started::Attached(attached) => Ok(attached.stream),
+                    Started::Detached => Err(wharf_engine::EngineError::NoExec(id)),
+                }
+            };
+            ExecStarted::Attached(Stdio {
+                tty: shape.tty,
+                stdin: shape.stdin,
+                stream: later(stream),
+                detach_keys,
+                on_detach: Box::new(|| {}),
+            })
+        }))
+    }
+
+    fn inspect<'a>(&'a self, id: &'a str) -> Reply<'a, api::ExecInspect> {
+        ready(self.0.execs.inspect(id))
+    }
+
+    fn resize<'a>(&'a self, id: &'a str, height: u32, width: u32) -> Reply<'a, ()> {
+        later(self.0.execs.resize(id, height, width))
+    }
+}

@@ -1,0 +1,309 @@
+//! Images: the store's data in the API's shapes, progress as lines.
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use wharf_api_server::ApiError;
+use wharf_api_server::backend::{ImageBackend, Incoming, Outgoing, Reply};
+use wharf_api_types as api;
+use wharf_api_types::query;
+use wharf_engine::EngineError;
+use wharf_error::{HasKind, Kind};
+use wharf_image::{Details, Filters, HistoryEntry, ImportRequest, LoadProgress, Removed, Summary};
+use wharf_oci::image as oci;
+use wharf_types::{Reference, Timestamp};
+
+use super::bodies::{BodyReader, BodyWriter};
+use super::{Joined, blocking};
+
+/// Filters of `docker images` and `docker image prune`.
+fn filters(given: &api::Filters, known: &[&str]) -> Result<Filters, ApiError> {
+    given.check_keys(known).map_err(|e| ApiError::of(&e))?;
+    let all = |key: &str| given.get(key).map(str::to_owned).collect::<Vec<_>>();
+    let dangling = match given.contains("dangling") {
+        true => Some(given.bool_or("dangling", false).map_err(|e| ApiError::of(&e))?),
+        false => None,
+    };
+    let until = match given.get("until").next() {
+        Some(text) => Some(until(text).ok_or_else(|| ApiError::invalid(format!("invalid value for \"until\": {text:?}")))?),
+        None => None,
+    };
+    Ok(Filters {
+        dangling,
+        label: all("label"),
+        label_not: all("label!"),
+        before: all("before"),
+        since: all("since"),
+        reference: all("reference"),
+        until,
+    })
+}
+
+/// A time in RFC 3339 or in seconds since the epoch.
+fn until(text: &str) -> Option<Timestamp> {
+    let seconds = text.parse::<i64>().ok().map(|s| Timestamp::from_unix(s, 0));
+    seconds.or_else(|| Timestamp::parse(text).ok())
+}
+
+fn platform(p: &oci::Platform) -> api::OciPlatform {
+    api::OciPlatform {
+        architecture: p.architecture.clone(),
+        os: p.os.clone(),
+        os_version: p.os_version.clone(),
+        os_features: (!p.os_features.is_empty()).then(|| p.os_features.clone()),
+        variant: p.variant.clone(),
+    }
+}
+
+/// `os[/arch[/variant]]`.
+fn parse_platform(text: &str) -> Option<oci::Platform> {
+    let mut words = text.split('/').map(str::to_owned);
+    let os = words.next().filter(|w| !w.is_empty())?;
+    let default = oci::Platform::default();
+    let (architecture, variant) = (words.next().unwrap_or(default.architecture), words.next().unwrap_or_default());
+    Some(oci::Platform { os, architecture, variant, ..oci::Platform::default() })
+}
+
+fn descriptor(d: &oci::Descriptor) -> api::OciDescriptor {
+    api::OciDescriptor {
+        media_type: d.media_type.clone(),
+        digest: d.digest.to_string(),
+        size: d.size as i64,
+        platform: d.platform.as_ref().map(platform),
+        ..api::OciDescriptor::default()
+    }
+}
+
+fn names(list: &[Reference]) -> Vec<String> {
+    list.iter().map(Reference::familiar).collect()
+}
+
+fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
+    let image = &row.image;
+    let labels = &image.config.config.labels;
+    api::ImageSummary {
+        containers,
+        created: image.config.created.map_or(0, Timestamp::seconds),
+        id: image.id.to_string(),
+        labels: (!labels.is_empty()).then(|| labels.clone().into_iter().collect()),
+        descriptor: Some(descriptor(&image.target)),
+        repo_digests: names(&row.names.digests),
+        repo_tags: names(&row.names.tags),
+        shared_size: -1,
+        size: image.size as i64,
+        ..api::ImageSummary::default()
+    }
+}
+
+/// The configuration's keys are the same in both; only what absence means differs, which serde keeps apart.
+fn image_config(config: &oci::Config) -> Result<api::ImageConfig, ApiError> {
+    let moved = serde_json::to_value(config).and_then(serde_json::from_value);
+    moved.map_err(|e| ApiError::new(Kind::DataLoss, format!("image configuration: {e}")))
+}
+
+fn inspect(details: &Details, driver: &str) -> Result<api::ImageInspect, ApiError> {
+    let image = &details.image;
+    let config = &image.config;
+    let layers: Vec<String> = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
+    Ok(api::ImageInspect {
+        id: image.id.to_string(),
+        repo_tags: names(&details.names.tags),
+        repo_digests: names(&details.names.digests),
+        comment: config.history.last().map(|h| h.comment.clone()).unwrap_or_default(),
+        created: config.created,
+        author: config.author.clone(),
+        architecture: config.platform.architecture.clone(),
+        variant: config.platform.variant.clone(),
+        os: config.platform.os.clone(),
+        os_version: config.platform.os_version.clone(),
+        size: image.size as i64,
+        graph_driver: api::DriverData { name: driver.to_owned(), ..api::DriverData::default() },
+        root_fs: api::RootFs { r#type: config.rootfs.kind.clone(), layers: (!layers.is_empty()).then_some(layers) },
+        metadata: api::ImageMetadata { last_tag_time: details.last_tagged.unwrap_or_default() },
+        descriptor: Some(descriptor(&image.target)),
+        config: Some(image_config(&config.config)?),
+        ..api::ImageInspect::default()
+    })
+}
+
+fn history(entry: HistoryEntry) -> api::ImageHistoryItem {
+    api::ImageHistoryItem {
+        comment: entry.comment,
+        created: entry.created,
+        created_by: entry.created_by,
+        id: entry.id,
+        size: entry.size as i64,
+        tags: (!entry.tags.is_empty()).then_some(entry.tags),
+    }
+}
+
+fn removed(items: Vec<Removed>) -> Vec<api::ImageDeleteItem> {
+    let item = |removed| match removed {
+        Removed::Untagged { name, .. } => api::ImageDeleteItem { untagged: name, ..api::ImageDeleteItem::default() },
+        Removed::Deleted(id) => api::ImageDeleteItem { deleted: id.to_string(), ..api::ImageDeleteItem::default() },
+    };
+    items.into_iter().map(item).collect()
+}
+
+/// The reference of an import: repository, and a tag beside it or within.
+fn reference(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
+    if repo.is_empty() {
+        return Ok(None);
+    }
+    let parsed = Reference::parse(repo).map_err(|e| ApiError::of(&e))?;
+    let parsed = if tag.is_empty() { parsed } else { parsed.with_tag(tag).map_err(|e| ApiError::of(&e))? };
+    Ok(Some(parsed.with_default_tag()))
+}
+
+/// Runs work that blocks and reports lines; its error comes as the last one.
+fn progress<E: HasKind>(
+    work: impl FnOnce(&mut dyn FnMut(api::Progress)) -> Result<(), E> + Send + 'static,
+) -> Outgoing<api::Progress> {
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::task::spawn_blocking(move || {
+        // A client that left does not stop the work: what was sent whole is kept.
+        let outcome = work(&mut |line| drop(sender.blocking_send(Ok(line))));
+        if let Err(e) = outcome {
+            let _ = sender.blocking_send(Err(ApiError::of(&e)));
+        }
+    });
+    receiver
+}
+
+fn line(text: &str) -> api::Progress {
+    api::Progress { stream: format!("{text}\n"), ..api::Progress::default() }
+}
+
+fn load_line(step: LoadProgress) -> api::Progress {
+    match step {
+        LoadProgress::Line(text) => line(&text),
+        LoadProgress::Layer { id, current, total } => api::Progress {
+            status: "Loading layer".to_owned(),
+            id,
+            progress_detail: Some(api::ProgressDetail { current: current as i64, total: total as i64 }),
+            ..api::Progress::default()
+        },
+    }
+}
+
+impl ImageBackend for Joined {
+    fn list(&self, query: query::ImageList) -> Reply<'_, Vec<api::ImageSummary>> {
+        let images = self.0.images.clone();
+        let wanted = filters(&query.filters, &["dangling", "label", "label!", "before", "since", "reference", "until"]);
+        blocking(move || -> Result<_, ApiError> {
+            let rows = images.list(&wanted?).map_err(|e| ApiError::of(&e))?;
+            Ok(rows.iter().map(|row| summary(row, images.containers(&row.image.id))).collect())
+        })
+    }
+
+    fn inspect<'a>(&'a self, name: &'a str, _: query::ImageInspect) -> Reply<'a, api::ImageInspect> {
+        let (images, name) = (self.0.images.clone(), name.to_owned());
+        let driver = self.0.system.storage_driver().to_owned();
+        blocking(move || -> Result<_, ApiError> {
+            let details = images.inspect(&name).map_err(|e| ApiError::of(&e))?;
+            inspect(&details, &driver)
+        })
+    }
+
+    fn history<'a>(&'a self, name: &'a str, _: query::ImageInspect) -> Reply<'a, Vec<api::ImageHistoryItem>> {
+        let (images, name) = (self.0.images.clone(), name.to_owned());
+        blocking(move || images.history(&name).map(|list| list.into_iter().map(history).collect()))
+    }
+
+    fn tag<'a>(&'a self, name: &'a str, repo: &'a str, tag: &'a str) -> Reply<'a, ()> {
+        let (images, name) = (self.0.images.clone(), name.to_owned());
+        let target = reference(repo, tag);
+        blocking(move || -> Result<(), ApiError> {
+            let target = target?.ok_or_else(|| ApiError::invalid("invalid reference format"))?;
+            images.tag(&name, &target).map(drop).map_err(|e| ApiError::of(&e))
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a str, query: query::ImageRemove) -> Reply<'a, Vec<api::ImageDeleteItem>> {
+        let (images, name) = (self.0.images.clone(), name.to_owned());
+        blocking(move || images.remove(&name, query.force).map(removed))
+    }
+
+    fn prune(&self, given: api::Filters) -> Reply<'_, api::ImagePruneResponse> {
+        let images = self.0.images.clone();
+        let wanted = filters(&given, &["dangling", "label", "label!", "until"]);
+        blocking(move || -> Result<_, ApiError> {
+            let pruned = images.prune(&wanted?).map_err(|e| ApiError::of(&e))?;
+            let list = removed(pruned.removed);
+            let images_deleted = (!list.is_empty()).then_some(list);
+            Ok(api::ImagePruneResponse { images_deleted, space_reclaimed: pruned.reclaimed })
+        })
+    }
+
+    fn import(&self, query: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
+        let images = self.0.images.clone();
+        Box::pin(async move {
+            if query.source != "-" {
+                return Err(ApiError::not_implemented("importing from a URL is not supported by this version of Wharf yet"));
+            }
+            let request = ImportRequest {
+                reference: reference(&query.repo, &query.tag)?,
+                changes: query.changes,
+                message: query.message,
+                platform: parse_platform(&query.platform),
+            };
+            Ok(progress(move |say| {
+                let id = images.import(request, &mut BodyReader::new(body))?;
+                say(api::Progress { status: id.to_string(), ..api::Progress::default() });
+                Ok::<(), EngineError>(())
+            }))
+        })
+    }
+
+    fn pull(&self, query: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>> {
+        Box::pin(async move {
+            reference(&query.image, &query.tag)?;
+            Err(ApiError::not_implemented(format!(
+                "pulling {} from a registry is not supported by this version of Wharf yet: import or load the image",
+                query.image
+            )))
+        })
+    }
+
+    fn load(&self, query: query::ImageLoad, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
+        let images = self.0.images.clone();
+        let wanted = query.platforms.first().map(|p| oci::Platform {
+            os: p.os.clone(),
+            architecture: p.architecture.clone(),
+            variant: p.variant.clone(),
+            ..oci::Platform::default()
+        });
+        let quiet = query.quiet;
+        Box::pin(async move {
+            Ok(progress(move |say| {
+                let mut step = |step: LoadProgress| {
+                    if !quiet || matches!(step, LoadProgress::Line(_)) {
+                        say(load_line(step));
+                    }
+                };
+                images.load(&mut BodyReader::new(body), wanted.as_ref(), &mut step).map(drop)
+            }))
+        })
+    }
+
+    fn save(&self, query: query::ImageSave) -> Reply<'_, Outgoing<Bytes>> {
+        let images = self.0.images.clone();
+        Box::pin(async move {
+            // Unknown names must become a status, so they are looked up before the body begins.
+            for name in &query.names {
+                images.inspect(name).map_err(|e| ApiError::of(&e))?;
+            }
+            let (sender, receiver) = mpsc::channel(4);
+            tokio::task::spawn_blocking(move || {
+                use std::io::Write;
+                let mut writer = BodyWriter::new(sender.clone());
+                let saved = images.save(&query.names, &mut writer);
+                match saved {
+                    // A client that left is no fault of ours.
+                    Ok(()) => drop(writer.flush()),
+                    Err(e) => drop(sender.blocking_send(Err(ApiError::of(&e)))),
+                }
+            });
+            Ok(receiver)
+        })
+    }
+}

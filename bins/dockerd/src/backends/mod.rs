@@ -1,0 +1,86 @@
+//! Joins the API server's backend traits to the engine: names and channels are matched here, and nothing is decided.
+
+mod bodies;
+mod containers;
+mod execs;
+mod images;
+mod system;
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use wharf_api_server::backend::{Outgoing, Reply};
+use wharf_api_server::{ApiError, Backends};
+use wharf_engine::Engine;
+use wharf_error::{HasKind, Kind};
+
+/// The engine behind every trait.
+#[derive(Clone)]
+pub struct Joined(Arc<Engine>);
+
+/// Makes the backends of an engine.
+pub fn join(engine: Arc<Engine>) -> Backends {
+    let joined = Arc::new(Joined(engine));
+    Backends {
+        containers: joined.clone(),
+        execs: joined.clone(),
+        images: joined.clone(),
+        system: joined.clone(),
+        networks: joined.clone(),
+        volumes: joined.clone(),
+        events: joined,
+    }
+}
+
+/// An answer that is there already.
+fn ready<'a, T: Send + 'a, E: HasKind>(result: Result<T, E>) -> Reply<'a, T> {
+    let result = result.map_err(|e| ApiError::of(&e));
+    Box::pin(std::future::ready(result))
+}
+
+/// An answer that takes its time.
+fn later<'a, T, E, F>(future: F) -> Reply<'a, T>
+where
+    E: HasKind,
+    F: Future<Output = Result<T, E>> + Send + 'a,
+{
+    Box::pin(async move { future.await.map_err(|e| ApiError::of(&e)) })
+}
+
+/// An answer that reads or writes files: worked out on a thread that may block.
+fn blocking<'a, T, E, F>(work: F) -> Reply<'a, T>
+where
+    T: Send + 'static,
+    E: HasKind,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    let work = tokio::task::spawn_blocking(move || work().map_err(|e| ApiError::of(&e)));
+    Box::pin(async move {
+        // The task fails only by panicking or when the runtime shuts down.
+        work.await.unwrap_or_else(|e| Err(ApiError::new(Kind::System, e.to_string())))
+    })
+}
+
+/// Passes a channel's items on, converted. Ends with either side.
+fn forward<A, B, E>(mut from: mpsc::Receiver<Result<A, E>>, convert: impl Fn(A) -> B + Send + 'static) -> Outgoing<B>
+where
+    A: Send + 'static,
+    B: Send + 'static,
+    E: HasKind + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        loop {
+            let item = tokio::select! {
+                item = from.recv() => item,
+                () = sender.closed() => return,
+            };
+            let Some(item) = item else { return };
+            let item = item.map(&convert).map_err(|e| ApiError::of(&e));
+            if sender.send(item).await.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,156 @@
+//! The engine as a whole, networks, volumes and events.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use wharf_api_server::ApiError;
+use wharf_api_server::backend::{EventBackend, NetworkBackend, Outgoing, Reply, SystemBackend, VolumeBackend};
+use wharf_api_types as api;
+use wharf_api_types::query;
+use wharf_engine::events::Event;
+use wharf_error::Kind;
+use wharf_types::Timestamp;
+
+use super::{Joined, blocking, later, ready};
+
+fn later_feature<'a, T: Send + 'a>(what: &str) -> Reply<'a, T> {
+    let error = ApiError::not_implemented(format!("{what} is not supported by this version of Wharf yet"));
+    Box::pin(std::future::ready(Err(error)))
+}
+
+impl SystemBackend for Joined {
+    fn version(&self) -> Reply<'_, api::Version> {
+        Box::pin(std::future::ready(Ok(self.0.system.version())))
+    }
+
+    fn info(&self) -> Reply<'_, api::Info> {
+        let system = self.0.system.clone();
+        blocking(move || Ok::<_, ApiError>(system.info()))
+    }
+
+    fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage> {
+        let engine = self.0.clone();
+        blocking(move || engine.disk_usage(&query))
+    }
+
+    fn auth(&self, _: api::AuthConfig) -> Reply<'_, api::AuthResponse> {
+        later_feature("logging in to a registry")
+    }
+}
+
+impl NetworkBackend for Joined {
+    fn list(&self, filters: api::Filters) -> Reply<'_, Vec<api::Network>> {
+        ready(self.0.networks.list(&filters))
+    }
+
+    fn inspect<'a>(&'a self, name: &'a str, _: &'a str) -> Reply<'a, api::Network> {
+        ready(self.0.networks.inspect(name))
+    }
+
+    fn create(&self, _: api::NetworkCreateRequest) -> Reply<'_, api::NetworkCreateResponse> {
+        later_feature("creating networks")
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+        ready(self.0.networks.remove(name))
+    }
+
+    fn connect<'a>(&'a self, _: &'a str, _: api::NetworkConnectRequest) -> Reply<'a, ()> {
+        later_feature("connecting containers to further networks")
+    }
+
+    fn disconnect<'a>(&'a self, _: &'a str, _: api::NetworkDisconnectRequest) -> Reply<'a, ()> {
+        later_feature("disconnecting containers from networks")
+    }
+
+    fn prune(&self, filters: api::Filters) -> Reply<'_, api::NetworkPruneResponse> {
+        ready(self.0.networks.prune(&filters))
+    }
+}
+
+impl VolumeBackend for Joined {
+    fn list(&self, filters: api::Filters) -> Reply<'_, api::VolumeList> {
+        ready(self.0.volumes.list(&filters))
+    }
+
+    fn inspect<'a>(&'a self, name: &'a str) -> Reply<'a, api::Volume> {
+        ready(self.0.volumes.inspect(name))
+    }
+
+    fn create(&self, request: api::VolumeCreateRequest) -> Reply<'_, api::Volume> {
+        later(self.0.volumes.create(request))
+    }
+
+    fn remove<'a>(&'a self, name: &'a str, force: bool) -> Reply<'a, ()> {
+        later(self.0.volumes.remove(name, force))
+    }
+
+    fn prune(&self, filters: api::Filters) -> Reply<'_, api::VolumePruneResponse> {
+        later(async move { self.0.volumes.prune(&filters).await })
+    }
+}
+
+fn message(event: &Event) -> api::EventMessage {
+    let attributes = event.attributes.clone().into_iter().collect();
+    api::EventMessage::new(event.subject.as_str(), &event.action, &event.id, attributes, event.at)
+}
+
+fn timestamp(nanos: i128) -> Timestamp {
+    let seconds = i64::try_from(nanos.div_euclid(1_000_000_000)).unwrap_or(i64::MAX);
+    Timestamp::from_unix(seconds, nanos.rem_euclid(1_000_000_000) as u32)
+}
+
+/// Lines that wait for a client before it counts as too slow.
+const WAITING: usize = 1024;
+
+/// The moment at which a stream ends, on the clock that timers use.
+fn end_of(until: Option<Timestamp>) -> Option<Instant> {
+    let left = until?.unix_nanos() - Timestamp::now().unix_nanos();
+    let left = u64::try_from(left).unwrap_or_default();
+    Some(Instant::now() + std::time::Duration::from_nanos(left))
+}
+
+impl EventBackend for Joined {
+    fn subscribe(&self, query: query::Events) -> Reply<'_, Outgoing<api::EventMessage>> {
+        let since = query.since.map(timestamp);
+        let until = query.until.map(timestamp);
+        // As Docker: with an end in the past and no beginning, everything remembered is replayed up to it.
+        let ended = until.is_some_and(|u| u <= Timestamp::now());
+        let since = since.or_else(|| ended.then(Timestamp::default));
+        let subscription = self.0.events.subscribe(since);
+        let (sender, receiver) = mpsc::channel(WAITING);
+        tokio::spawn(async move {
+            let wanted = |e: &Arc<Event>| e.passes(&query.filters) && until.is_none_or(|u| e.at <= u);
+            for event in subscription.past.iter().filter(|e| wanted(e)) {
+                if sender.send(Ok(message(event))).await.is_err() {
+                    return;
+                }
+            }
+            let mut live = subscription.live;
+            let end = end_of(until);
+            loop {
+                let event = tokio::select! {
+                    event = live.recv() => event,
+                    () = sender.closed() => return,
+                    () = sleep_until(end.unwrap_or_else(Instant::now)), if end.is_some() => return,
+                };
+                match event {
+                    Ok(event) if wanted(&event) => {
+                        if sender.send(Ok(message(&event))).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(_) => {}
+                    // The client did not keep up; what it missed cannot be had again, so the stream ends with an error.
+                    Err(_) => {
+                        let lost = ApiError::new(Kind::System, "the client reads events too slowly");
+                        let _ = sender.send(Err(lost)).await;
+                        return;
+                    }
+                }
+            }
+        });
+        Box::pin(std::future::ready(Ok(receiver)))
+    }
+}
