@@ -87,7 +87,8 @@ pub fn network(settings: &Settings, instance: &InstanceId) -> Result<NetworkConf
     config.iptables = settings.switch("iptables");
     config.ip6tables = settings.switch("ip6tables");
     let pool = settings.number("sandbox-pool");
-    config.pool_size = usize::try_from(pool).map_err(|_| wrong("sandbox-pool", &pool.to_string(), "must not be negative"))?;
+    config.pool_size =
+        usize::try_from(pool).map_err(|_| wrong("sandbox-pool", &pool.to_string(), "must not be negative"))?;
     Ok(config)
 }
 
@@ -152,7 +153,9 @@ fn check_exec_options(settings: &Settings) -> Result<(), SettingsError> {
     for option in settings.list("exec-opt") {
         match option.split_once('=') {
             Some(("native.cgroupdriver", "cgroupfs")) => {}
-            Some(("native.cgroupdriver", "systemd")) => return Err(SettingsError::Later { flag: "exec-opt native.cgroupdriver=systemd" }),
+            Some(("native.cgroupdriver", "systemd")) => {
+                return Err(SettingsError::Later { flag: "exec-opt native.cgroupdriver=systemd" });
+            }
             _ => return Err(wrong("exec-opt", option, "expected native.cgroupdriver=cgroupfs")),
         }
     }

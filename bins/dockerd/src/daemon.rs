@@ -39,7 +39,11 @@ fn addresses(settings: &Settings) -> Result<Vec<Address>, SettingsError> {
     let default = [DEFAULT_HOST.to_owned()];
     let texts = if given.is_empty() { &default[..] } else { given };
     let parse = |text: &String| {
-        Address::parse(text).map_err(|e| SettingsError::Value { flag: "host", value: text.clone(), reason: e.to_string() })
+        Address::parse(text).map_err(|e| SettingsError::Value {
+            flag: "host",
+            value: text.clone(),
+            reason: e.to_string(),
+        })
     };
     texts.iter().map(parse).collect()
 }

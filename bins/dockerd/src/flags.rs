@@ -74,12 +74,24 @@ use Form::{List, Map, Number, Switch, Text};
 /// Every flag, in the order of help.
 pub const FLAGS: &[Flag] = &[
     flag("add-runtime", Map, "", Later, "Register a further OCI runtime").key("runtimes"),
-    flag("allow-direct-routing", Switch, "false", Later, "Let remote hosts reach published ports on container addresses"),
+    flag(
+        "allow-direct-routing",
+        Switch,
+        "false",
+        Later,
+        "Let remote hosts reach published ports on container addresses",
+    ),
     flag("authorization-plugin", List, "", Later, "Plugins that authorise requests").key("authorization-plugins"),
     flag("bip", Text, "", Full, "IPv4 address and subnet of the default bridge"),
     flag("bip6", Text, "", Full, "IPv6 address and subnet of the default bridge"),
     flag("bridge", Text, "", Full, "Attach containers to this bridge; none for no default network").letter('b'),
-    flag("bridge-create", Switch, "false", Full, "Make the bridge of --bridge, and remove it at a clean stop (Wharf extra)"),
+    flag(
+        "bridge-create",
+        Switch,
+        "false",
+        Full,
+        "Make the bridge of --bridge, and remove it at a clean stop (Wharf extra)",
+    ),
     flag("cdi-spec-dir", List, "", NoEffect, "Folders of CDI specifications").key("cdi-spec-dirs"),
     flag("cgroup-parent", Text, "", Full, "Parent cgroup of all containers"),
     flag("config-file", Text, "/etc/docker/daemon.json", Full, "The daemon's configuration file").command_line_only(),
@@ -92,7 +104,13 @@ pub const FLAGS: &[Flag] = &[
     flag("data-root", Text, "/var/lib/docker", Full, "Where everything that lasts is kept"),
     flag("debug", Switch, "false", Full, "Log everything").letter('D'),
     flag("default-address-pool", List, "", Later, "Pools that subnets are cut from").key("default-address-pools"),
-    flag("default-cgroupns-mode", Text, "", Full, "Containers' cgroup namespace: host or private (private on cgroup v2)"),
+    flag(
+        "default-cgroupns-mode",
+        Text,
+        "",
+        Full,
+        "Containers' cgroup namespace: host or private (private on cgroup v2)",
+    ),
     flag("default-gateway", Text, "", Full, "Containers' IPv4 gateway on the default bridge"),
     flag("default-gateway-v6", Text, "", Full, "Containers' IPv6 gateway on the default bridge"),
     flag("default-ipc-mode", Text, "private", Full, "Containers' IPC namespace: private or shareable"),
@@ -148,7 +166,8 @@ pub const FLAGS: &[Flag] = &[
     flag("sandbox-pool", Number, "4", Full, "Network sandboxes kept ready (Wharf extra)"),
     flag("seccomp-profile", Text, "builtin", Full, "Default seccomp profile: builtin, unconfined, or a file"),
     flag("selinux-enabled", Switch, "false", Later, "SELinux labels"),
-    flag("shim", Text, "", Full, "The shim program (default: wharf-shim beside dockerd; Wharf extra)").command_line_only(),
+    flag("shim", Text, "", Full, "The shim program (default: wharf-shim beside dockerd; Wharf extra)")
+        .command_line_only(),
     flag("shutdown-timeout", Number, "15", Full, "Seconds containers get at shutdown"),
     flag("storage-driver", Text, "", Full, "Storage driver: overlay2, overlayfs or vfs").letter('s'),
     flag("storage-opt", List, "", Later, "Options of the storage driver").key("storage-opts"),
@@ -183,7 +202,9 @@ pub fn by_key(key: &str) -> Option<&'static Flag> {
 
 /// The help text.
 pub fn help() -> String {
-    let mut text = String::from("Usage:  dockerd [OPTIONS]\n\nThe engine of the Wharf platform: containers behind the Docker API.\n\nOptions:\n");
+    let mut text = String::from(
+        "Usage:  dockerd [OPTIONS]\n\nThe engine of the Wharf platform: containers behind the Docker API.\n\nOptions:\n",
+    );
     for flag in FLAGS {
         let kind = match flag.form {
             Switch => "",

@@ -20,7 +20,9 @@ pub enum RootError {
     #[error("another daemon uses the data root {0}: stop it, or choose another folder with --data-root")]
     Held(PathBuf),
     /// The PID file names a live process.
-    #[error("failed to start daemon, ensure docker is not running or delete {path}: process with PID {pid} is still running")]
+    #[error(
+        "failed to start daemon, ensure docker is not running or delete {path}: process with PID {pid} is still running"
+    )]
     Running {
         /// The PID file.
         path: PathBuf,
@@ -76,7 +78,8 @@ impl DataRoot {
         make_folder(path, 0o710)?;
         make_folder(&ours, 0o700)?;
         let lock = ours.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&lock).map_err(io_error("open", &lock))?;
+        let file =
+            File::options().create(true).truncate(false).write(true).open(&lock).map_err(io_error("open", &lock))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(RootError::Held(path.to_owned())),

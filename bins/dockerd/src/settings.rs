@@ -60,7 +60,11 @@ impl SettingsError {
     /// Whether the command line itself is wrong: dockerd then points to its help and exits with 125.
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::UnknownFlag(_) | Self::UnknownLetter { .. } | Self::MissingValue(_) | Self::Value { .. } | Self::Arguments => true,
+            Self::UnknownFlag(_)
+            | Self::UnknownLetter { .. }
+            | Self::MissingValue(_)
+            | Self::Value { .. }
+            | Self::Arguments => true,
             Self::File { .. } | Self::Later { .. } => false,
         }
     }
@@ -102,7 +106,9 @@ impl Settings {
         let text = match std::fs::read_to_string(Path::new(&path)) {
             Ok(text) => text,
             // Only a file that was asked for must exist.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !self.values.contains_key("config-file") => return Ok(()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound && !self.values.contains_key("config-file") => {
+                return Ok(());
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 return Err(wrong(format!("open {path}: no such file or directory")));
             }
@@ -169,7 +175,8 @@ impl Settings {
         long: &'static str,
         read: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<Option<T>, SettingsError> {
-        let wrong = |value: &str, e: E| SettingsError::Value { flag: long, value: value.to_owned(), reason: e.to_string() };
+        let wrong =
+            |value: &str, e: E| SettingsError::Value { flag: long, value: value.to_owned(), reason: e.to_string() };
         self.given(long).map(|value| read(value).map_err(|e| wrong(value, e))).transpose()
     }
 
@@ -228,8 +235,13 @@ fn parse(arguments: &[String]) -> Result<BTreeMap<&'static str, Vec<String>>, Se
     Ok(values)
 }
 
-fn add(values: &mut BTreeMap<&'static str, Vec<String>>, flag: &'static Flag, value: String) -> Result<(), SettingsError> {
-    let wrong = |reason: &str| SettingsError::Value { flag: flag.long, value: value.clone(), reason: reason.to_owned() };
+fn add(
+    values: &mut BTreeMap<&'static str, Vec<String>>,
+    flag: &'static Flag,
+    value: String,
+) -> Result<(), SettingsError> {
+    let wrong =
+        |reason: &str| SettingsError::Value { flag: flag.long, value: value.clone(), reason: reason.to_owned() };
     let checked = match flag.form {
         Form::Switch => match value.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => "true".to_owned(),
@@ -292,7 +304,8 @@ fn texts(flag: &Flag, key: &str, value: &Value) -> Result<Vec<String>, String> {
         Form::List => "[]string",
         Form::Map => "map[string]string",
     };
-    let wrong = || format!("invalid JSON: json: cannot unmarshal {kind} into Go struct field Config.{key} of type {go}");
+    let wrong =
+        || format!("invalid JSON: json: cannot unmarshal {kind} into Go struct field Config.{key} of type {go}");
     match (flag.form, value) {
         (Form::Switch, Value::Bool(on)) => Ok(vec![on.to_string()]),
         (Form::Text, Value::String(text)) => Ok(vec![text.clone()]),
@@ -302,7 +315,9 @@ fn texts(flag: &Flag, key: &str, value: &Value) -> Result<Vec<String>, String> {
         (Form::List, Value::Array(list)) => {
             list.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong)).collect()
         }
-        (Form::Map, Value::Object(map)) if flag.long == "default-ulimit" => Ok(map.iter().map(|(k, v)| ulimit(k, v)).collect()),
+        (Form::Map, Value::Object(map)) if flag.long == "default-ulimit" => {
+            Ok(map.iter().map(|(k, v)| ulimit(k, v)).collect())
+        }
         (Form::Map, Value::Object(map)) => {
             let pair = |(k, v): (&String, &Value)| match v {
                 Value::String(text) => Ok(format!("{k}={text}")),
@@ -342,7 +357,8 @@ mod tests {
 
     #[test]
     fn flags_take_values_glued_spaced_and_by_letter() {
-        let settings = read(&["-D", "-Hunix:///a", "-H", "fd://", "--icc=false", "--mtu", "1400", "--log-opt", "a=b"], None);
+        let settings =
+            read(&["-D", "-Hunix:///a", "-H", "fd://", "--icc=false", "--mtu", "1400", "--log-opt", "a=b"], None);
         let settings = settings.expect("valid");
         assert!(settings.switch("debug") && !settings.switch("icc"));
         assert_eq!(settings.list("host"), ["unix:///a", "fd://"]);
@@ -355,7 +371,10 @@ mod tests {
         let cases: &[(&[&str], &str)] = &[
             (&["--nope"], "unknown flag: --nope"),
             (&["-D", "-x"], "unknown shorthand flag: 'x' in -x"),
-            (&["--shutdown-timeout", "x"], "invalid argument \"x\" for \"--shutdown-timeout\" flag: strconv.ParseInt: parsing \"x\": invalid syntax"),
+            (
+                &["--shutdown-timeout", "x"],
+                "invalid argument \"x\" for \"--shutdown-timeout\" flag: strconv.ParseInt: parsing \"x\": invalid syntax",
+            ),
             (&["extra"], "\"dockerd\" accepts no arguments."),
         ];
         for (words, message) in cases {
@@ -372,8 +391,16 @@ mod tests {
         let prefix = "unable to configure the Docker daemon with file /daemon.json: ";
         let cases: &[(&[&str], &str, &str)] = &[
             (&[], r#"{"nope": 1}"#, "the following directives don't match any configuration option: nope"),
-            (&["-D=false", "-H", "unix:///y"], file, "the following directives are specified both as a flag and in the configuration file: debug: (from flag: false, from file: true), hosts: (from flag: [unix:///y], from file: [unix:///x])"),
-            (&[], r#"{"debug": "x"}"#, "invalid JSON: json: cannot unmarshal string into Go struct field Config.debug of type bool"),
+            (
+                &["-D=false", "-H", "unix:///y"],
+                file,
+                "the following directives are specified both as a flag and in the configuration file: debug: (from flag: false, from file: true), hosts: (from flag: [unix:///y], from file: [unix:///x])",
+            ),
+            (
+                &[],
+                r#"{"debug": "x"}"#,
+                "invalid JSON: json: cannot unmarshal string into Go struct field Config.debug of type bool",
+            ),
             (&[], r#"{"debug"#, "invalid JSON: unexpected end of JSON input"),
         ];
         for (words, file, reason) in cases {
@@ -384,7 +411,10 @@ mod tests {
     #[test]
     fn features_that_are_not_built_are_refused_and_idle_flags_are_named() {
         let effects = |words: &[&str]| read(words, None).expect("valid").check_effects().map_err(|e| e.to_string());
-        assert_eq!(effects(&["--userns-remap", "default"]), Err("--userns-remap is not supported by this version of Wharf yet".to_owned()));
+        assert_eq!(
+            effects(&["--userns-remap", "default"]),
+            Err("--userns-remap is not supported by this version of Wharf yet".to_owned())
+        );
         assert_eq!(effects(&["--tls=false", "--containerd", "/run/x"]), Ok(vec!["containerd"]));
     }
 }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use wharf_api_server::ApiError;
-use wharf_api_server::backend::{ArchivePut, ArchiveStream, ContainerBackend, Incoming, LogStream, Outgoing, Reply, Stdio};
+use wharf_api_server::backend::{
+    ArchivePut, ArchiveStream, ContainerBackend, Incoming, LogStream, Outgoing, Reply, Stdio,
+};
 use wharf_api_types as api;
 use wharf_api_types::query;
 use wharf_engine::lifecycle::RemoveOptions;
@@ -105,7 +107,7 @@ impl ContainerBackend for Joined {
         ready(self.0.streams.wait(name, condition).map(|end| {
             let answer = async move {
                 let end = end.await;
-                let error = (!end.error.is_empty()).then(|| api::ContainerWaitError { message: end.error });
+                let error = (!end.error.is_empty()).then(|| api::WaitError { message: end.error });
                 Ok(api::ContainerWaitResponse { status_code: end.code, error })
             };
             Box::pin(answer) as Reply<'static, _>

@@ -24,7 +24,9 @@ fn filters(given: &api::Filters, known: &[&str]) -> Result<Filters, ApiError> {
         false => None,
     };
     let until = match given.get("until").next() {
-        Some(text) => Some(until(text).ok_or_else(|| ApiError::invalid(format!("invalid value for \"until\": {text:?}")))?),
+        Some(text) => {
+            Some(until(text).ok_or_else(|| ApiError::invalid(format!("invalid value for \"until\": {text:?}")))?)
+        }
         None => None,
     };
     Ok(Filters {
@@ -77,7 +79,7 @@ fn names(list: &[Reference]) -> Vec<String> {
     list.iter().map(Reference::familiar).collect()
 }
 
-fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
+pub(super) fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
     let image = &row.image;
     let labels = &image.config.config.labels;
     api::ImageSummary {
@@ -238,7 +240,9 @@ impl ImageBackend for Joined {
         let images = self.0.images.clone();
         Box::pin(async move {
             if query.source != "-" {
-                return Err(ApiError::not_implemented("importing from a URL is not supported by this version of Wharf yet"));
+                return Err(ApiError::not_implemented(
+                    "importing from a URL is not supported by this version of Wharf yet",
+                ));
             }
             let request = ImportRequest {
                 reference: reference(&query.repo, &query.tag)?,

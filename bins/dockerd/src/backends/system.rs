@@ -12,6 +12,7 @@ use wharf_engine::events::Event;
 use wharf_error::Kind;
 use wharf_types::Timestamp;
 
+use super::images::summary;
 use super::{Joined, blocking, later, ready};
 
 fn later_feature<'a, T: Send + 'a>(what: &str) -> Reply<'a, T> {
@@ -31,7 +32,17 @@ impl SystemBackend for Joined {
 
     fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage> {
         let engine = self.0.clone();
-        blocking(move || engine.disk_usage(&query))
+        blocking(move || -> Result<_, ApiError> {
+            let rows = engine.images.list(&Default::default()).map_err(|e| ApiError::of(&e))?;
+            let images: Vec<_> = rows.iter().map(|row| summary(row, engine.images.containers(&row.image.id))).collect();
+            Ok(api::DiskUsage {
+                layers_size: images.iter().map(|image| image.size).sum(),
+                images: query.images.then_some(images),
+                containers: query.containers.then(|| engine.lists.disk_usage()),
+                volumes: query.volumes.then(|| engine.volumes.disk_usage()),
+                build_cache: query.build_cache.then(Vec::new),
+            })
+        })
     }
 
     fn auth(&self, _: api::AuthConfig) -> Reply<'_, api::AuthResponse> {

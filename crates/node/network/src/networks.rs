@@ -156,11 +156,11 @@ impl Networks {
         withdrawn
     }
 
-    /// Ends a daemon cleanly. With endpoints still attached (live restore) everything they need stays; without any,
+    /// Ends a daemon cleanly; nothing may be attached afterwards. With endpoints still attached (live restore) everything they need stays; without any,
     /// rules, tagged foreign rules and a bridge we created go.
-    pub fn close(self) -> Result<(), NetworkError> {
-        let Self { shared, worker } = self;
-        drop(worker);
+    pub fn close(&self) -> Result<(), NetworkError> {
+        let shared = &self.shared;
+        self.worker.stop();
         lock(&shared.state).ready.clear();
         if !lock(&shared.state).endpoints.is_empty() {
             return Ok(());

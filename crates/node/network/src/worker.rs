@@ -47,7 +47,7 @@ impl Flows {
 pub(crate) struct Worker {
     inbox: Arc<Mutex<Inbox>>,
     wake: Arc<OwnedFd>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Worker {
@@ -67,7 +67,7 @@ impl Worker {
             .stack_size(256 * 1024)
             .spawn(move || this.run())
             .map_err(|e| io("starting", e))?;
-        Ok(Self { inbox, wake, thread: Some(thread) })
+        Ok(Self { inbox, wake, thread: Mutex::new(Some(thread)) })
     }
 
     /// A sandbox went to a container: another is to be made, and its link is to be named after the container.
@@ -80,6 +80,16 @@ impl Worker {
     pub(crate) fn refill(&self) {
         // A full counter (EAGAIN) is a wake-up that was not yet seen.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+    }
+
+    /// Stops the thread and waits for it.
+    pub(crate) fn stop(&self) {
+        lock(&self.inbox).stop = true;
+        self.refill();
+        if let Some(thread) = lock(&self.thread).take() {
+            // A panic of the thread has been reported by the panic hook.
+            let _ = thread.join();
+        }
     }
 
     /// Connections to these addresses are to be forgotten, so that datagrams of old clients find the next container.
@@ -97,12 +107,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        lock(&self.inbox).stop = true;
-        self.refill();
-        if let Some(thread) = self.thread.take() {
-            // A panic of the thread has been reported by the panic hook.
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ pub struct Engine {
     registry: Arc<Registry>,
     net: Arc<Networks>,
     saver: Arc<Saver>,
-    writer: tokio::task::JoinHandle<()>,
+    writer: Mutex<Option<tokio::task::JoinHandle<()>>>,
 }
 
 /// What an engine is opened with besides its configuration.
@@ -195,33 +195,29 @@ impl Engine {
             registry,
             net,
             saver,
-            writer,
+            writer: Mutex::new(Some(writer)),
         })
     }
 
-    /// Stops all containers (unless live-restore is on), writes down how they stand, and closes the network.
-    pub async fn close(self) {
+    /// Stops all containers (unless live-restore is on), writes down how they stand, and closes the network. Nothing may be
+    /// started afterwards.
+    pub async fn close(&self) {
         self.lifecycle.ending.store(true, Ordering::Release);
         if !self.config.live_restore {
             self.stop_all().await;
         }
         self.saver.close();
-        let (net, writer) = self.into_last_parts();
-        // It ends after a last flush.
-        let _ = writer.await;
-        // Handlers that still hold a part leave it to the end of the process; the next start reconciles.
-        if let Some(net) = Arc::into_inner(net) {
-            match blocking(move || net.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "cannot close the network"),
-                Err(error) => tracing::warn!(%error, "closing the network was interrupted"),
-            }
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            // It ends after a last flush.
+            let _ = writer.await;
         }
-    }
-
-    /// Drops everything but the network and the background writer.
-    fn into_last_parts(self) -> (Arc<Networks>, tokio::task::JoinHandle<()>) {
-        (self.net, self.writer)
+        let net = self.net.clone();
+        match blocking(move || net.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "cannot close the network"),
+            Err(error) => tracing::warn!(%error, "closing the network was interrupted"),
+        }
     }
 
     async fn stop_all(&self) {

@@ -127,6 +127,11 @@ impl Execs {
         Ok(Shape { tty: exec.request.tty, stdin: exec.request.attach_stdin })
     }
 
+    /// The keys that detach a client from it; empty for the daemon's default.
+    pub fn detach_keys(&self, id: &str) -> String {
+        self.find(id).map(|exec| exec.request.detach_keys.clone()).unwrap_or_default()
+    }
+
     /// Starts an exec.
     pub async fn start(self: &Arc<Self>, id: &str, request: ExecStartRequest) -> Result<Started, EngineError> {
         let exec = self.find(id)?;

@@ -100,6 +100,11 @@ impl System {
         }
     }
 
+    /// The storage driver's name, as clients see it.
+    pub fn storage_driver(&self) -> &str {
+        self.snapshots.name()
+    }
+
     /// What the engine has and how it is set up.
     pub fn info(&self) -> Info {
         let config = &self.config;
