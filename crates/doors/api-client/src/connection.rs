@@ -62,6 +62,18 @@ impl Connection {
         }
     }
 
+    /// Opens a second handle on the same socket; what was read ahead stays with this one.
+    ///
+    /// # Errors
+    /// That of dup(2).
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let socket = match &self.socket {
+            Socket::Unix(s) => Socket::Unix(s.try_clone()?),
+            Socket::Tcp(s) => Socket::Tcp(s.try_clone()?),
+        };
+        Ok(Self { socket, buffer: Vec::new(), used: 0 })
+    }
+
     /// Ends our direction; the daemon takes it as the end of standard input.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Result<String, String> {
         }
         [system, arch, variant] => {
             let (arch, _) = normalize(arch);
-            Ok(join(system, arch, if arch == "arm64" && matches!(*variant, "8" | "v8") { "" } else { variant }))
+            Ok(join(system, arch, variant))
         }
         _ => Err(format!("{}: cannot parse platform specifier: invalid argument", quoted(text))),
     }

@@ -96,6 +96,15 @@ fn is_domain(text: &str) -> bool {
 }
 
 impl Reference {
+    /// Writes the name in full, with the default registry.
+    pub fn full_name(&self) -> String {
+        match self.name.split_once('/') {
+            Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => self.name.clone(),
+            Some(_) => format!("docker.io/{}", self.name),
+            None => format!("docker.io/library/{}", self.name),
+        }
+    }
+
     /// Writes it with the tag `latest` where it has neither tag nor digest.
     pub fn tagged(&self) -> String {
         let mut text = self.name.clone();

@@ -14,7 +14,7 @@ use crate::parse::Matches;
 use crate::reference;
 use crate::shell::Shell;
 
-const HEADERS: &[(&str, &str)] = &[
+pub(super) const HEADERS: &[(&str, &str)] = &[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -60,7 +60,7 @@ pub fn list(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
 }
 
 /// Returns the rows of an image: one for each tag, or for each digest where digests are shown.
-fn rows(image: &ImageSummary, digests: bool, full: bool) -> Vec<Value> {
+pub(super) fn rows(image: &ImageSummary, digests: bool, full: bool) -> Vec<Value> {
     names(&image.repo_tags, &image.repo_digests, digests)
         .into_iter()
         .map(|(repository, tag, digest)| row(image, repository, tag, digest, full))
@@ -139,7 +139,7 @@ pub fn tag(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     if r.digest.is_some() {
         return Err(Exit::new("refusing to create a tag with a digest reference"));
     }
-    let query = Query::new().with("repo", &r.name).with("tag", r.tag.as_deref().unwrap_or("latest"));
+    let query = Query::new().with("repo", &r.full_name()).with("tag", r.tag.as_deref().unwrap_or("latest"));
     shell.client()?.call(Request::post(path("images", source, "/tag")).query(query))?;
     Ok(())
 }

@@ -1,8 +1,12 @@
 //! What the commands do, one file per family.
 
 pub mod completion;
+pub mod context;
+pub mod dial;
+pub mod disk;
 pub mod events;
 pub mod exec;
+pub mod files;
 pub mod help;
 pub mod history;
 pub mod images;
@@ -10,12 +14,18 @@ pub mod info;
 pub mod inspect;
 pub mod lifecycle;
 pub mod logs;
+pub mod network;
+pub mod processes;
 pub mod progress;
+pub mod prune;
 pub mod ps;
 pub mod run;
 pub mod start;
+pub mod stats;
 pub mod transfer;
+pub mod update;
 pub mod version;
+pub mod volume;
 
 use wharf_api_client::escape_path;
 

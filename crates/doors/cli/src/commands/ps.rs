@@ -12,7 +12,7 @@ use crate::format::{Listing, moment, size, unescape};
 use crate::parse::Matches;
 use crate::shell::Shell;
 
-const HEADERS: &[(&str, &str)] = &[
+pub(super) const HEADERS: &[(&str, &str)] = &[
     ("ID", "CONTAINER ID"),
     ("Names", "NAMES"),
     ("Image", "IMAGE"),
@@ -71,7 +71,7 @@ fn mentions_size(format: &str) -> Result<bool, Exit> {
     Ok(text.contains(".Size"))
 }
 
-fn row(c: &ContainerSummary, full: bool) -> Value {
+pub(super) fn row(c: &ContainerSummary, full: bool) -> Value {
     let command = if full { c.command.clone() } else { ellipsis(&c.command, 20) };
     let mounts: Vec<String> = c
         .mounts

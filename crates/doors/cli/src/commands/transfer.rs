@@ -10,7 +10,7 @@ use super::progress;
 use crate::exit::{Exit, go_text, path_error};
 use crate::parse::Matches;
 use crate::platform;
-use crate::reference;
+use crate::reference::{self, Reference};
 use crate::shell::Shell;
 use crate::{stream, terminal};
 
@@ -41,20 +41,12 @@ pub fn platform_json(text: &str) -> Result<String, Exit> {
 pub fn pull_image(shell: &Shell, image: &str, platform: &str, quiet: bool, errors: bool) -> Result<(), Exit> {
     let r = reference::parse(image).map_err(Exit::new)?;
     let tag = r.digest.clone().or_else(|| r.tag.clone()).unwrap_or_else(|| "latest".into());
-    pull(shell, &r.name, &tag, platform, quiet, errors)
+    pull(shell, &r.full_name(), &tag, platform, quiet, errors)
 }
 
 fn pull(shell: &Shell, name: &str, tag: &str, platform: &str, quiet: bool, errors: bool) -> Result<(), Exit> {
-    let name =
-        if name.contains('/') && name.split('/').next().is_some_and(|d| d.contains(['.', ':']) || d == "localhost") {
-            name.to_owned()
-        } else if name.contains('/') {
-            format!("docker.io/{name}")
-        } else {
-            format!("docker.io/library/{name}")
-        };
     let query =
-        Query::new().with("fromImage", &name).with_some("platform", &platform.to_lowercase()).with_some("tag", tag);
+        Query::new().with("fromImage", name).with_some("platform", &platform.to_lowercase()).with_some("tag", tag);
     let mut answer = shell.client()?.open(Request::post("/images/create").query(query))?;
     if quiet { progress::drain(&mut answer) } else { progress::show(shell, &mut answer, errors) }
 }
@@ -71,21 +63,13 @@ pub fn pull_command(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         p => platform::parse(p).map_err(Exit::new)?,
     };
     if all {
-        return pull(shell, &r.name, "", &platform, quiet, false);
+        return pull(shell, &r.full_name(), "", &platform, quiet, false);
     }
     if r.tag.is_none() && r.digest.is_none() && !quiet {
         shell.line("Using default tag: latest")?;
     }
     pull_image(shell, m.first(), &platform, quiet, false)?;
-    let familiar = r.tagged();
-    let first = familiar.split('/').next().unwrap_or_default();
-    let full = if familiar.contains('/') && (first.contains(['.', ':']) || first == "localhost") {
-        familiar.clone()
-    } else if familiar.contains('/') {
-        format!("docker.io/{familiar}")
-    } else {
-        format!("docker.io/library/{familiar}")
-    };
+    let full = Reference { name: r.full_name(), ..r }.tagged();
     shell.line(&full)
 }
 

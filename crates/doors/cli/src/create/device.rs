@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<DeviceMapping, String> {
 /// # Errors
 /// Docker's text.
 pub fn parse_gpus(text: &str) -> Result<DeviceRequest, String> {
-    let mut request = DeviceRequest::default();
+    let mut request = DeviceRequest { options: Some(StringMap::new()), ..DeviceRequest::default() };
     let mut seen: Vec<String> = Vec::new();
     for field in value::split_csv(text)? {
         let (key, val) = field.split_once('=').unwrap_or(("count", &field));

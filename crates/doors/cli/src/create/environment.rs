@@ -59,7 +59,8 @@ fn from_files(files: &[&str], environment: bool) -> Result<Vec<String>, Exit> {
                         all.push(format!("{name}={value}"));
                     }
                 }
-                None => all.push(name.to_owned()),
+                // A label without a value is left out of a file's labels, as Docker does.
+                None => {}
             }
         }
     }

@@ -8,7 +8,7 @@ pub mod network;
 pub mod port;
 pub mod resource;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use wharf_api_types::go::{Pair, Unit, Words};
 use wharf_api_types::{
@@ -68,16 +68,12 @@ pub fn request(m: &Matches) -> Result<ContainerCreateRequest, Exit> {
     let mut host = host(m)?;
     host.binds = binds;
     host.port_bindings = Some(bindings);
-    host.network_mode = mode.clone();
+    host.network_mode = mode;
     resources(m, &mut host).map_err(Exit::new)?;
     if host.auto_remove && !matches!(host.restart_policy.name.as_str(), "" | "no") {
         return Err(Exit::new("conflicting options: cannot specify both --restart and --rm"));
     }
     let networking = network::networking(m, networks).map_err(Exit::new)?;
-    // Older daemons read the address of the main network from the configuration.
-    if let Some(Some(main)) = networking.endpoints_config.as_ref().and_then(|e| e.get(&mode)) {
-        config.mac_address = main.mac_address.clone();
-    }
     Ok(ContainerCreateRequest { config, host_config: Some(host), networking_config: Some(networking) })
 }
 
@@ -191,7 +187,10 @@ fn host(m: &Matches) -> Result<HostConfig, Exit> {
             (path.to_owned(), options.to_owned())
         })
         .collect();
-    let capabilities = |flag| some_owned(&m.list(flag)).map(Words);
+    let capabilities = |flag| {
+        let all: BTreeSet<String> = m.list(flag).iter().map(|c| capability(c)).collect();
+        some(all.into_iter().collect()).map(Words)
+    };
     let dns_options: Vec<&str> =
         m.given().filter(|(f, _)| matches!(f.long, "dns-option" | "dns-opt")).map(|(_, v)| v).collect();
     Ok(HostConfig {
@@ -235,6 +234,12 @@ fn host(m: &Matches) -> Result<HostConfig, Exit> {
     })
 }
 
+/// Writes a capability in full: `CAP_NET_ADMIN`; `ALL` stays.
+fn capability(name: &str) -> String {
+    let upper = name.trim().to_uppercase();
+    if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") }
+}
+
 fn container_of(mode: &str) -> bool {
     mode.strip_prefix("container:").is_some_and(|c| !c.is_empty())
 }
@@ -267,7 +272,6 @@ fn resources(m: &Matches, host: &mut HostConfig) -> Result<(), String> {
     host.cpuset_cpus = m.text("cpuset-cpus").to_owned();
     host.cpuset_mems = m.text("cpuset-mems").to_owned();
     host.pids_limit = Some(m.int("pids-limit"));
-    host.kernel_memory = m.bytes("kernel-memory");
     host.io_maximum_iops = u64::try_from(m.int("io-maxiops")).unwrap_or(0);
     host.io_maximum_bandwidth = u64::try_from(m.bytes("io-maxbandwidth")).unwrap_or(0);
     host.device_cgroup_rules = some_owned(&m.list("device-cgroup-rule"));

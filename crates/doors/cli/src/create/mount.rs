@@ -147,6 +147,21 @@ pub enum Volume {
     Bind(String),
 }
 
+/// Splits at colons. One letter before a colon is a drive, as Docker reads it on every system.
+fn split_spec(spec: &str) -> Vec<&str> {
+    let (mut parts, mut start) = (Vec::new(), 0);
+    for (at, _) in spec.match_indices(':') {
+        let part = &spec[start..at];
+        if part.len() == 1 && part.bytes().all(|b| b.is_ascii_alphabetic()) {
+            continue;
+        }
+        parts.push(part);
+        start = at + 1;
+    }
+    parts.push(&spec[start..]);
+    parts
+}
+
 /// Reads one `-v`.
 ///
 /// # Errors
@@ -158,7 +173,7 @@ pub fn parse_volume(spec: &str) -> Result<Volume, String> {
     if spec.len() <= 2 {
         return Ok(Volume::Anonymous(spec.to_owned()));
     }
-    let parts: Vec<&str> = spec.split(':').collect();
+    let parts = split_spec(spec);
     if parts.iter().any(|p| p.is_empty()) {
         return Err(format!("invalid spec: {spec}: empty section between colons"));
     }

@@ -82,11 +82,16 @@ fn is_user_defined(name: &str) -> bool {
 /// # Errors
 /// Docker's text where options contradict each other.
 pub fn networking(m: &Matches, mut networks: Vec<Attachment>) -> Result<NetworkingConfig, String> {
+    let asked = networks.len();
     if networks.is_empty() {
         networks.push(Attachment { target: "default".into(), ..Attachment::default() });
     }
     let user_defined = networks.iter().filter(|n| is_user_defined(&n.target)).count();
     apply_container_options(&mut networks[0], m)?;
+    if asked == 1 && endpoint(&networks[0])? == EndpointSettings::default() {
+        // The network mode says it all.
+        return Ok(NetworkingConfig { endpoints_config: Some(BTreeMap::new()) });
+    }
     let mut endpoints = BTreeMap::new();
     for n in &networks {
         if endpoints.insert(n.target.clone(), Some(endpoint(n)?)).is_some() {
@@ -112,7 +117,7 @@ fn apply_container_options(n: &mut Attachment, m: &Matches) -> Result<(), String
         }
         n.aliases = aliases;
     }
-    if n.target != "default" {
+    if is_user_defined(&n.target) {
         n.links = m.list("link").iter().map(|l| (*l).to_owned()).collect();
     }
     for (flag, slot) in [("ip", &mut n.ipv4), ("ip6", &mut n.ipv6), ("mac-address", &mut n.mac)] {

@@ -1,8 +1,8 @@
 //! Commands on containers.
 
 use super::container_flags::{
-    ATTACH, COMMIT, CONTAINER_OPTIONS, CONTAINER_PRUNE, CP, EXEC, EXPORT, KILL, LOGS, PS, RESTART, RM, RUN, START,
-    STATS, STOP, UPDATE,
+    ATTACH, COMMIT, CONTAINER_INSPECT, CONTAINER_OPTIONS, CONTAINER_PRUNE, CP, EXEC, EXPORT, KILL, LOGS, PS, RESTART,
+    RM, RUN, START, STATS, STOP, UPDATE,
 };
 use super::{Action, Arity, Command, Group};
 use crate::commands;
@@ -31,7 +31,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[COMMIT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::files::commit),
     },
     Command {
         path: "container",
@@ -67,7 +67,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[COMMIT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::files::commit),
     },
     Command {
         path: "container cp",
@@ -79,7 +79,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[CP],
-        action: Action::Later("this command"),
+        action: Action::Later("copying files"),
     },
     Command {
         path: "container create",
@@ -103,7 +103,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::files::diff),
     },
     Command {
         path: "container exec",
@@ -127,7 +127,19 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[EXPORT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::files::export),
+    },
+    Command {
+        path: "container inspect",
+        aliases: &[],
+        usage: "[OPTIONS] CONTAINER [CONTAINER...]",
+        summary: "Show all that is known of containers",
+        group: Group::Other,
+        hidden: false,
+        arity: Arity::new(1, usize::MAX),
+        interspersed: true,
+        flags: &[CONTAINER_INSPECT],
+        action: Action::Run(commands::inspect::container),
     },
     Command {
         path: "container kill",
@@ -187,7 +199,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::processes::port),
     },
     Command {
         path: "container prune",
@@ -199,7 +211,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[CONTAINER_PRUNE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::prune::containers),
     },
     Command {
         path: "container rename",
@@ -271,7 +283,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::ANY,
         interspersed: true,
         flags: &[STATS],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::stats::stats),
     },
     Command {
         path: "container stop",
@@ -295,7 +307,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: false,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::processes::top),
     },
     Command {
         path: "container unpause",
@@ -319,7 +331,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[UPDATE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::update::update),
     },
     Command {
         path: "container wait",
@@ -343,7 +355,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[CP],
-        action: Action::Later("this command"),
+        action: Action::Later("copying files"),
     },
     Command {
         path: "create",
@@ -367,7 +379,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::files::diff),
     },
     Command {
         path: "exec",
@@ -391,7 +403,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[EXPORT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::files::export),
     },
     Command {
         path: "image rm",
@@ -451,7 +463,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::processes::port),
     },
     Command {
         path: "ps",
@@ -535,7 +547,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::ANY,
         interspersed: true,
         flags: &[STATS],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::stats::stats),
     },
     Command {
         path: "stop",
@@ -559,7 +571,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: false,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::processes::top),
     },
     Command {
         path: "unpause",
@@ -583,7 +595,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[UPDATE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::update::update),
     },
     Command {
         path: "wait",

@@ -148,6 +148,11 @@ pub(super) const EXEC: &[Flag] = &[
 
 pub(super) const EXPORT: &[Flag] = &[flag("output", 'o', Kind::Text, "", "Write to this file, not to standard output")];
 
+pub(super) const CONTAINER_INSPECT: &[Flag] = &[
+    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
+    flag("size", 's', Kind::Bool, "", "Show sizes"),
+];
+
 pub(super) const KILL: &[Flag] = &[flag("signal", 's', Kind::Text, "", "Signal to send")];
 
 pub(super) const LOGS: &[Flag] = &[

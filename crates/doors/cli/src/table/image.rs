@@ -63,6 +63,11 @@ const IMPORT: &[Flag] = &[
     flag("platform", ' ', Kind::Text, "", "Platform, such as linux/amd64"),
 ];
 
+const IMAGE_INSPECT: &[Flag] = &[
+    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
+    flag("platform", ' ', Kind::Text, "", "Platform, such as linux/amd64"),
+];
+
 const LOAD: &[Flag] = &[
     flag("input", 'i', Kind::Text, "", "Read from this tar archive, not from standard input"),
     flag("platform", ' ', Kind::Text, "", "Platform, such as linux/amd64"),
@@ -278,6 +283,18 @@ pub(super) const COMMANDS: &[Command] = &[
         action: Action::Run(commands::transfer::import),
     },
     Command {
+        path: "image inspect",
+        aliases: &[],
+        usage: "[OPTIONS] IMAGE [IMAGE...]",
+        summary: "Show all that is known of images",
+        group: Group::Other,
+        hidden: false,
+        arity: Arity::new(1, usize::MAX),
+        interspersed: true,
+        flags: &[IMAGE_INSPECT],
+        action: Action::Run(commands::inspect::image),
+    },
+    Command {
         path: "image load",
         aliases: &["load"],
         usage: "[OPTIONS]",
@@ -311,7 +328,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[IMAGE_PRUNE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::prune::images),
     },
     Command {
         path: "image pull",

@@ -134,18 +134,6 @@ pub(super) const COMMANDS: &[Command] = &[
         action: Action::Run(commands::completion::zsh),
     },
     Command {
-        path: "container inspect",
-        aliases: &[],
-        usage: "[OPTIONS] CONTAINER [CONTAINER...]",
-        summary: "Show all that is known of containers",
-        group: Group::Other,
-        hidden: false,
-        arity: Arity::new(1, usize::MAX),
-        interspersed: true,
-        flags: &[INSPECT],
-        action: Action::Run(commands::inspect::any),
-    },
-    Command {
         path: "context",
         aliases: &[],
         usage: "COMMAND",
@@ -203,7 +191,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::ANY,
         interspersed: true,
         flags: &[CONTEXT_INSPECT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::context::inspect),
     },
     Command {
         path: "context ls",
@@ -215,7 +203,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[CONTEXT_LS],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::context::list),
     },
     Command {
         path: "context rm",
@@ -239,7 +227,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::context::show),
     },
     Command {
         path: "context update",
@@ -288,18 +276,6 @@ pub(super) const COMMANDS: &[Command] = &[
         interspersed: true,
         flags: &[],
         action: Action::Run(commands::help::help),
-    },
-    Command {
-        path: "image inspect",
-        aliases: &[],
-        usage: "[OPTIONS] IMAGE [IMAGE...]",
-        summary: "Show all that is known of images",
-        group: Group::Other,
-        hidden: false,
-        arity: Arity::new(1, usize::MAX),
-        interspersed: true,
-        flags: &[INSPECT],
-        action: Action::Run(commands::inspect::any),
     },
     Command {
         path: "info",
@@ -371,7 +347,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[NETWORK_CONNECT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::network::connect),
     },
     Command {
         path: "network create",
@@ -383,7 +359,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[NETWORK_CREATE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::network::create),
     },
     Command {
         path: "network disconnect",
@@ -395,7 +371,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[NETWORK_DISCONNECT],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::network::disconnect),
     },
     Command {
         path: "network inspect",
@@ -419,7 +395,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[NETWORK_LS],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::network::list),
     },
     Command {
         path: "network prune",
@@ -431,7 +407,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[NETWORK_PRUNE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::prune::networks),
     },
     Command {
         path: "network rm",
@@ -443,7 +419,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[NETWORK_RM],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::network::remove),
     },
     Command {
         path: "plugin",
@@ -599,7 +575,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[SYSTEM_DF],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::disk::usage),
     },
     Command {
         path: "system dial-stdio",
@@ -611,7 +587,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::dial::stdio),
     },
     Command {
         path: "system events",
@@ -683,7 +659,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 1),
         interspersed: true,
         flags: &[VOLUME_CREATE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::volume::create),
     },
     Command {
         path: "volume inspect",
@@ -707,7 +683,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[VOLUME_LS],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::volume::list),
     },
     Command {
         path: "volume prune",
@@ -719,7 +695,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[VOLUME_PRUNE],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::prune::volumes),
     },
     Command {
         path: "volume rm",
@@ -731,7 +707,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[VOLUME_RM],
-        action: Action::Later("this command"),
+        action: Action::Run(commands::volume::remove),
     },
     Command {
         path: "volume update",

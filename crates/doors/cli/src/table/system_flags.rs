@@ -42,11 +42,6 @@ pub(super) const COMPLETION_POWERSHELL: &[Flag] =
 
 pub(super) const COMPLETION_ZSH: &[Flag] = &[flag("no-descriptions", ' ', Kind::Bool, "", "Leave descriptions out")];
 
-pub(super) const INSPECT: &[Flag] = &[
-    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
-    flag("size", 's', Kind::Bool, "", "Add sizes where the object is a container"),
-];
-
 pub(super) const CONTEXT_CREATE: &[Flag] = &[
     flag("description", ' ', Kind::Text, "", "What the context is for"),
     flag(
@@ -123,6 +118,12 @@ pub(super) const INFO: &[Flag] = &[flag(
     "",
     "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object",
 )];
+
+pub(super) const INSPECT: &[Flag] = &[
+    flag("format", 'f', Kind::Text, "", "Shape the output: 'json' prints JSON, TEMPLATE a Go template over the object"),
+    flag("size", 's', Kind::Bool, "", "Add sizes where the object is a container"),
+    flag("type", ' ', Kind::Text, "", "Kind of object"),
+];
 
 pub(super) const LOGIN: &[Flag] = &[
     flag("password", 'p', Kind::Text, "", "Password or token"),

@@ -1,0 +1,134 @@
+//! `docker system df`.
+
+use std::fmt::Write;
+
+use wharf_api_client::Request;
+use wharf_api_types::DiskUsage;
+use wharf_template::Value;
+
+use super::{images, ps, volume};
+use crate::exit::Exit;
+use crate::format::row::Row;
+use crate::format::{Listing, size};
+use crate::parse::Matches;
+use crate::shell::Shell;
+
+const HEADERS: &[(&str, &str)] = &[
+    ("Type", "TYPE"),
+    ("TotalCount", "TOTAL"),
+    ("Active", "ACTIVE"),
+    ("Size", "SIZE"),
+    ("Reclaimable", "RECLAIMABLE"),
+];
+
+/// Images, containers, volumes or cache: how much there is and how much could go.
+struct Part {
+    name: &'static str,
+    total: usize,
+    active: usize,
+    size: i64,
+    reclaimable: i64,
+}
+
+fn parts(usage: &DiskUsage) -> [Part; 4] {
+    let images = usage.images.as_deref().unwrap_or_default();
+    let used: i64 = images
+        .iter()
+        .filter(|i| i.containers != 0 && i.size != -1)
+        .map(|i| if i.shared_size == -1 { i.size } else { i.size - i.shared_size })
+        .sum();
+    let containers = usage.containers.as_deref().unwrap_or_default();
+    let running =
+        |c: &&wharf_api_types::ContainerSummary| matches!(c.state.as_str(), "running" | "paused" | "restarting");
+    let volumes = usage.volumes.as_deref().unwrap_or_default();
+    let volume_size = |unused_only: bool| -> i64 {
+        volumes
+            .iter()
+            .filter_map(|v| v.usage_data.as_ref())
+            .filter(|u| u.size != -1 && (!unused_only || u.ref_count == 0))
+            .map(|u| u.size)
+            .sum()
+    };
+    let cache = usage.build_cache.as_deref().unwrap_or_default();
+    let container_size: i64 = containers.iter().map(|c| c.size_rw).sum();
+    let in_use: i64 = containers.iter().filter(running).map(|c| c.size_rw).sum();
+    [
+        Part {
+            name: "Images",
+            total: images.len(),
+            active: images.iter().filter(|i| i.containers > 0).count(),
+            size: usage.layers_size,
+            reclaimable: usage.layers_size - used,
+        },
+        Part {
+            name: "Containers",
+            total: containers.len(),
+            active: containers.iter().filter(running).count(),
+            size: container_size,
+            reclaimable: container_size - in_use,
+        },
+        Part {
+            name: "Local Volumes",
+            total: volumes.len(),
+            active: volumes.iter().filter(|v| v.usage_data.as_ref().is_some_and(|u| u.ref_count > 0)).count(),
+            size: volume_size(false),
+            reclaimable: volume_size(true),
+        },
+        Part {
+            name: "Build Cache",
+            total: cache.len(),
+            active: cache.iter().filter(|c| c.in_use).count(),
+            size: cache.iter().filter(|c| !c.shared).map(|c| c.size).sum(),
+            reclaimable: cache.iter().filter(|c| !c.in_use && !c.shared).map(|c| c.size).sum(),
+        },
+    ]
+}
+
+impl Part {
+    fn row(&self) -> Value {
+        let mut reclaimable = size::decimal(self.reclaimable as f64);
+        if self.size > 0 && self.name != "Build Cache" {
+            let _ = write!(reclaimable, " ({}%)", self.reclaimable * 100 / self.size);
+        }
+        Row::new("*formatter.diskUsageContext")
+            .with("Type", self.name)
+            .with("TotalCount", self.total.to_string())
+            .with("Active", self.active.to_string())
+            .with("Size", size::decimal(self.size as f64))
+            .with("Reclaimable", reclaimable)
+            .value()
+    }
+}
+
+/// `docker system df`.
+pub fn usage(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
+    let usage: DiskUsage = shell.client()?.call(Request::get("/system/df"))?.parse()?;
+    if m.bool("verbose") {
+        if m.changed("format") {
+            return Err(Exit::new("--format with --verbose is not available yet"));
+        }
+        return verbose(shell, &usage);
+    }
+    let rows: Vec<Value> = parts(&usage).iter().map(Part::row).collect();
+    let table = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
+    shell.print(&Listing { format: m.text("format"), table, headers: HEADERS }.render(&rows)?)
+}
+
+fn verbose(shell: &Shell, usage: &DiskUsage) -> Result<(), Exit> {
+    let image_rows: Vec<Value> = usage.images.iter().flatten().flat_map(|i| images::rows(i, false, false)).collect();
+    let container_rows: Vec<Value> = usage.containers.iter().flatten().map(|c| ps::row(c, false)).collect();
+    let volume_rows: Vec<Value> = usage.volumes.iter().flatten().map(|v| volume::row(v).value()).collect();
+    let image_table = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.VirtualSize}}\t{{.SharedSize}}\t\
+                       {{.UniqueSize}}\t{{.Containers}}";
+    let container_table = "{{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t\
+                           {{.Status}}\t{{.Names}}";
+    let volume_table = "{{.Name}}\t{{.Links}}\t{{.Size}}";
+    let render = |table: &str, headers, rows: &[Value]| Listing { format: "", table, headers }.render(rows);
+    let mut out = String::new();
+    let _ = write!(out, "Images space usage:\n\n{}", render(image_table, images::HEADERS, &image_rows)?);
+    let _ = write!(out, "\nContainers space usage:\n\n{}", render(container_table, ps::HEADERS, &container_rows)?);
+    let _ = write!(out, "\nLocal Volumes space usage:\n\n{}", render(volume_table, volume::HEADERS, &volume_rows)?);
+    let cache = &parts(usage)[3];
+    let _ = writeln!(out, "\nBuild cache usage: {}", size::decimal(cache.size as f64));
+    shell.print(&out)
+}
