@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use wharf_logs::{Config, Form, Progress, ReadOptions, Reader};
-use wharf_task::{AttachRequest, Attached, CreateRequest, Exit, Shim, Shims, SpawnRequest, Stdin};
+use wharf_task::{AttachRequest, Attached, CreateRequest, Exit, Relay, Shim, Shims, SpawnRequest, Stdin};
 use wharf_types::{ContainerId, ExecId, Mount};
 
 /// Nothing in these tests takes longer, however busy the host.
@@ -71,6 +71,18 @@ impl Bench {
         terminal: bool,
         kill_at: Option<&str>,
     ) -> Task {
+        self.spawn_with(script, log, limits, terminal, kill_at, Vec::new())
+    }
+
+    fn spawn_with(
+        &self,
+        script: &str,
+        log: &[(&str, &str)],
+        limits: serde_json::Value,
+        terminal: bool,
+        kill_at: Option<&str>,
+        relays: Vec<Relay>,
+    ) -> Task {
         let driver = log.iter().find(|(k, _)| *k == "driver").map_or("json-file", |(_, v)| v);
         let log = Config::parse(driver, log.iter().copied().filter(|(k, _)| *k != "driver")).expect("valid");
         let id = ContainerId::from_bytes(unique());
@@ -81,7 +93,7 @@ impl Bench {
         let json = config(&id, script, terminal, limits);
         folder.write_config(&serde_json::to_vec(&json).expect("JSON")).expect("written");
         let request =
-            SpawnRequest { folder, log_dir: dir.as_fd(), log: &log, netns: None, hold: Vec::new(), relays: Vec::new() };
+            SpawnRequest { folder, log_dir: dir.as_fd(), log: &log, netns: None, hold: Vec::new(), relays };
         let shims = kill_at.map_or_else(|| self.shims.clone(), |point| self.shims.clone().aimed_at(point));
         let shim = shims.spawn(request).expect("spawned");
         Task { id, shim, log, log_dir }
@@ -98,6 +110,14 @@ impl Bench {
     pub async fn create(&self, script: &str, log: &[(&str, &str)], request: CreateRequest) -> Task {
         let task = self.spawn(script, log, serde_json::json!({}), request.terminal, None);
         task.shim.create(self.with_rootfs(request)).await.expect("created");
+        task
+    }
+
+    /// Creates and starts with a relay.
+    pub async fn run_with_relay(&self, script: &str, relay: Relay) -> Task {
+        let task = self.spawn_with(script, &[], serde_json::json!({}), false, None, vec![relay]);
+        task.shim.create(self.with_rootfs(CreateRequest::default())).await.expect("created");
+        task.shim.start(None).await.expect("started");
         task
     }
 

@@ -4,6 +4,7 @@ mod bench;
 mod hostile;
 #[cfg(feature = "inject")]
 mod killed;
+mod relays;
 mod stdio;
 mod survival;
 
