@@ -155,7 +155,7 @@ fn older_records_are_upgraded_and_newer_ones_refused() {
 #[test]
 fn a_ticket_can_be_awaited_without_any_runtime() {
     use std::future::Future;
-    use std::task::{Context, Poll, Wake};
+    use std::task::{Context, Wake};
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -168,7 +168,7 @@ fn a_ticket_can_be_awaited_without_any_runtime() {
     let mut ticket = Box::pin(store.submit(batch));
     let waker = Arc::new(Unpark(std::thread::current())).into();
     let end = Instant::now() + Duration::from_secs(20);
-    while let Poll::Pending = ticket.as_mut().poll(&mut Context::from_waker(&waker)) {
+    while ticket.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
         assert!(Instant::now() < end, "the ticket was never woken");
         std::thread::park_timeout(Duration::from_secs(1));
     }
