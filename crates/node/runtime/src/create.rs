@@ -1,6 +1,6 @@
 //! The caller's side of making a container.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use wharf_cgroup::{Cgroup, Layout};
 use wharf_oci::runtime as oci;
 use wharf_seccomp::Program;
-use wharf_sys::clone::{Cloned, clone3, flags};
+use wharf_sys::clone::{self, Cloned, clone3, flags};
 use wharf_types::{Failure, Stage};
 
 use crate::container::{Container, Shared};
@@ -17,7 +17,7 @@ use crate::gate::Waiting;
 use crate::host::Proc;
 use crate::init::{self, InitPlan};
 use crate::mounting::{CgroupView, PlannedMount, clone_tree};
-use crate::namespaces::{Birthplace, Namespaces};
+use crate::namespaces::{Birthplace, Namespaces, become_root};
 use crate::options::{self, Options, ms};
 use crate::process::{ProcessPlan, Surroundings, limit};
 use crate::wire::{self, Channel, Message};
@@ -266,17 +266,25 @@ fn birth(plan: &InitPlan<'_>, waiting: Waiting) -> Result<Born, Failure> {
     let (ours, theirs) = wire::pair().or_fail(Stage::Process, || "socket pair")?;
     let place = Birthplace::for_create(&plan.namespaces)?;
     let target = plan.entrance.clone_target();
-    let (cloned, into) = clone_into(plan.namespaces.at_clone(), target)?;
-    let (pid, pidfd) = match cloned {
+    let user = plan.namespaces.joined_user();
+    let first = if user.is_some() { 0 } else { plan.namespaces.at_clone() };
+    let (cloned, into) = clone_into(first, target)?;
+    let (mut pid, mut pidfd) = match cloned {
         Cloned::Child => {
             drop(ours);
             // Its drop would go back to the caller's namespaces.
             std::mem::forget(place);
-            init::run(plan, theirs, waiting, into)
+            match user {
+                Some(user) => stand_in(plan, user, theirs, waiting, into),
+                None => init::run(plan, theirs, waiting, into),
+            }
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop((place, theirs));
+    if user.is_some() {
+        (pid, pidfd) = receive_process(&ours, &pidfd)?;
+    }
     match attend(plan, pid, &ours) {
         Ok(console) => Ok(Born { pid, pidfd, channel: ours, console }),
         Err(failure) => {
@@ -286,6 +294,37 @@ fn birth(plan: &InitPlan<'_>, waiting: Waiting) -> Result<Born, Failure> {
             Err(failure)
         }
     }
+}
+
+/// In a child that joins a user namespace only to make the container's first process in it, as its own sibling.
+fn stand_in(plan: &InitPlan<'_>, user: BorrowedFd<'_>, channel: Channel, waiting: Waiting, cloned_into: bool) -> ! {
+    let made = clone::setns(user, flags::NEWUSER)
+        .or_fail(Stage::Namespace, || "join user namespace")
+        .and_then(|()| become_root())
+        .and_then(|()| clone3(plan.namespaces.at_clone() | flags::PARENT, None).or_fail(Stage::Namespace, || "clone3"));
+    // Nobody is left to tell if telling fails.
+    let _ = match made {
+        Ok(Cloned::Child) => init::run(plan, channel, waiting, cloned_into),
+        Ok(Cloned::Parent { pidfd, .. }) => channel.process(pidfd.as_fd()),
+        Err(failure) => channel.failed(&failure),
+    };
+    clone::exit_now(0)
+}
+
+/// Takes the process that a stand-in made, and reaps the stand-in.
+fn receive_process(channel: &Channel, stand_in: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
+    let failed = || "receive the container's first process";
+    let message = channel.receive().or_fail(Stage::Process, failed);
+    waitid(WaitId::PidFd(stand_in.as_fd()), WaitIdOptions::EXITED).or_fail(Stage::Process, failed)?;
+    let pidfd = match message? {
+        Message::Process(pidfd) => pidfd,
+        Message::Failed(failure) => return Err(failure),
+        other => return Err(refuse(Stage::Process, format!("unexpected message {other:?}"))),
+    };
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()));
+    let info = info.or_fail(Stage::Process, failed)?;
+    let pid = info.lines().find_map(|l| l.strip_prefix("Pid:")?.trim().parse().ok());
+    Ok((pid.ok_or_else(|| refuse(Stage::Process, failed()))?, pidfd))
 }
 
 /// Clones into the cgroup if it can be; a hierarchy of v2 that does not allow it is entered by writing.
@@ -325,6 +364,7 @@ fn attend(plan: &InitPlan<'_>, pid: i32, channel: &Channel) -> Result<Option<Own
                 return Ok(console);
             }
             Message::Failed(failure) => return Err(failure),
+            Message::Process(_) => return Err(refuse(Stage::Process, "unexpected message")),
             Message::Closed => {
                 return Err(refuse(Stage::Process, "container's first process died while it was prepared"));
             }

@@ -95,10 +95,6 @@ impl<'a> Namespaces<'a> {
         if maps && seen & flags::NEWUSER == 0 {
             return Err(refuse(Stage::Config, "user namespace mappings specified, but user namespace isn't enabled"));
         }
-        if this.joins(flags::NEWUSER) && this.new & flags::NEWPID != 0 {
-            let text = "a new pid namespace inside a joined user namespace is not supported";
-            return Err(refuse(Stage::Namespace, text));
-        }
         Ok(this)
     }
 
@@ -112,40 +108,29 @@ impl<'a> Namespaces<'a> {
         self.new & flag != 0 || self.joins(flag) || (flag == flags::NEWTIME && self.time.is_some())
     }
 
-    /// The flags for clone3. The cgroup namespace is unshared later, when the process is in its cgroup; in a joined user
-    /// namespace all are unshared later, so that it owns them.
+    /// The flags for clone3. The cgroup namespace is unshared later, when the process is in its cgroup.
     pub(crate) fn at_clone(&self) -> u64 {
-        if self.joins(flags::NEWUSER) { 0 } else { self.new & !flags::NEWCGROUP }
+        self.new & !flags::NEWCGROUP
     }
 
-    /// Whether a joined kind is entered by the caller before the clone, for the child to inherit: a child in a new user
+    /// The user namespace to be joined. The new namespaces must belong to it, so the process that makes them by clone3
+    /// has to be in it already.
+    pub(crate) fn joined_user(&self) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|(flag, _)| *flag == flags::NEWUSER).map(|(_, handle)| handle.as_fd())
+    }
+
+    /// Whether a joined kind is entered by the caller before the clone, for the child to inherit: a child in another user
     /// namespace has no rights over namespaces of the initial one.
     fn before_clone(&self, flag: u64) -> bool {
         const INHERITED: u64 = flags::NEWNET | flags::NEWIPC | flags::NEWUTS;
-        self.new & flags::NEWUSER != 0 && flag & INHERITED != 0
+        self.has(flags::NEWUSER) && flag & INHERITED != 0
     }
 
-    /// In the child: joins what is joined, the user namespace first, since it gives the rights for the others.
-    ///
-    /// The network namespace may belong to the initial user namespace, for which those rights are too few: it is
-    /// joined before.
+    /// In the child: joins what is left to join.
     pub(crate) fn join(&self) -> Result<(), Failure> {
-        let order = [flags::NEWNET, flags::NEWIPC, flags::NEWUTS, flags::NEWCGROUP, flags::NEWUSER, flags::NEWNS];
-        let user = self.joins(flags::NEWUSER);
-        for flag in order {
-            if self.before_clone(flag) {
-                continue;
-            }
-            for (_, handle) in self.joined.iter().filter(|(f, _)| *f == flag) {
-                clone::setns(handle.as_fd(), flag).or_fail(Stage::Namespace, || format!("join {}", name(flag)))?;
-                if flag == flags::NEWUSER {
-                    become_root()?;
-                }
-            }
-        }
-        let later = self.new & !flags::NEWCGROUP & !flags::NEWPID;
-        if user && later != 0 {
-            clone::unshare(later).or_fail(Stage::Namespace, || "unshare namespaces".to_owned())?;
+        const LEFT: u64 = flags::NEWNET | flags::NEWIPC | flags::NEWUTS | flags::NEWCGROUP;
+        for (flag, handle) in self.joined.iter().filter(|(flag, _)| flag & LEFT != 0 && !self.before_clone(*flag)) {
+            clone::setns(handle.as_fd(), *flag).or_fail(Stage::Namespace, || format!("join {}", name(*flag)))?;
         }
         Ok(())
     }

@@ -118,6 +118,11 @@ impl Part<'_> {
         if data.len() > DATA_LIMIT {
             data = shorten(&self.options.data).or_fail(Stage::Rootfs, failed)?;
         }
+        if data.len() > DATA_LIMIT {
+            // The kernel would cut it without a word.
+            let tree = detached(self.mount, &self.options)?;
+            return attach(tree.as_fd(), target.as_fd()).or_fail(Stage::Rootfs, failed);
+        }
         let data = std::ffi::CString::new(data).or_fail(Stage::Rootfs, failed)?;
         let flags = MountFlags::from_bits_retain(self.options.flags as u32);
         let (source, kind) = (self.mount.source.as_str(), self.mount.kind.as_str());

@@ -23,6 +23,8 @@ pub(crate) enum Message {
     NeedHooks,
     /// The controlling end of its terminal.
     Console(OwnedFd),
+    /// The process that was made on its behalf.
+    Process(OwnedFd),
     /// It is prepared and waits at the gate.
     Ready,
     /// It gave up.
@@ -69,11 +71,19 @@ impl Channel {
     }
 
     pub(crate) fn console(&self, fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        self.hand_over(b"C", fd)
+    }
+
+    pub(crate) fn process(&self, pidfd: BorrowedFd<'_>) -> rustix::io::Result<()> {
+        self.hand_over(b"P", pidfd)
+    }
+
+    fn hand_over(&self, kind: &[u8], fd: BorrowedFd<'_>) -> rustix::io::Result<()> {
         let fds = [fd];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
-        sendmsg(&self.0, &[IoSlice::new(b"C")], &mut control, SendFlags::NOSIGNAL).map(drop)
+        sendmsg(&self.0, &[IoSlice::new(kind)], &mut control, SendFlags::NOSIGNAL).map(drop)
     }
 
     /// Lets the child go on.
@@ -119,6 +129,7 @@ impl Channel {
             (Some(b'M'), _) => Message::NeedIdMaps,
             (Some(b'H'), _) => Message::NeedHooks,
             (Some(b'C'), Some(fd)) => Message::Console(fd),
+            (Some(b'P'), Some(fd)) => Message::Process(fd),
             (Some(b'R'), _) => Message::Ready,
             _ => Message::Failed(decode(&bytes[..received])),
         })
