@@ -1,9 +1,12 @@
 //! Measures attach and detach in a private network namespace: `cargo run --profile quick -p wharf-network --example
 //! measure`. Prints medians and the processor time of this process per container.
 
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use wharf_network::{BridgeConfig, EndpointRequest, NetworkConfig, Networks, PortRequest, Protocol};
 use wharf_types::{ContainerId, InstanceId};
 
@@ -50,11 +53,49 @@ fn rounds(what: &str, networks: &Networks, ports: &[PortRequest], pause: Duratio
     println!("{what:40} attach {:>9.1?} detach {:>9.1?} processor {each:>9.1?}", median(attach), median(detach));
 }
 
+/// Sends for two seconds to a port, which a server in the container reads. Megabytes per second.
+fn throughput(container: OwnedFd, to: &str) -> io::Result<f64> {
+    let server = std::thread::spawn(move || -> io::Result<u64> {
+        move_into_link_name_space(container.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let (mut stream, _) = TcpListener::bind("0.0.0.0:80")?.accept()?;
+        let mut buffer = vec![0; 256 * 1024];
+        let mut total = 0;
+        loop {
+            match stream.read(&mut buffer)? {
+                0 => return Ok(total),
+                n => total += n as u64,
+            }
+        }
+    });
+    let start = Instant::now();
+    let mut stream = loop {
+        // Until the server listens.
+        match TcpStream::connect(to) {
+            Ok(stream) => break stream,
+            Err(_) if start.elapsed() < Duration::from_secs(2) => std::thread::sleep(Duration::from_millis(1)),
+            Err(e) => return Err(e),
+        }
+    };
+    let start = Instant::now();
+    let data = vec![0; 256 * 1024];
+    while start.elapsed() < Duration::from_secs(2) {
+        stream.write_all(&data)?;
+    }
+    drop(stream);
+    let total = server.join().unwrap_or(Ok(0))?;
+    Ok(total as f64 / start.elapsed().as_secs_f64() / 1e6)
+}
+
 fn main() {
     // Deprecated because of other flags; see `netns`.
     #[allow(deprecated)]
     if let Err(e) = rustix::thread::unshare(UnshareFlags::NEWNET) {
         return println!("needs root: {e}");
+    }
+    let mut requests = wharf_netlink::Requests::new();
+    wharf_netlink::route::set_up(&mut requests, wharf_netlink::route::Which::Name("lo"));
+    if let Err(e) = wharf_netlink::Socket::open(wharf_netlink::Family::Route).and_then(|mut s| s.call(&mut requests)) {
+        return println!("loopback: {e}");
     }
     let open = |pool_size: usize, ipv6: bool| {
         let mut bridge = BridgeConfig::new("m0");
@@ -84,5 +125,12 @@ fn main() {
             Err(e) => println!("a thousand ports: {}", wharf_error::Chain(&e)),
         }
         rounds(&name("no port, back to back"), &networks, &[], Duration::ZERO);
+        match networks.attach(&request(vec![port(8080)])) {
+            Ok(made) => match throughput(made.netns, "127.0.0.1:8080") {
+                Ok(rate) => println!("{:40} {rate:.0} MB/s", name("published port, loopback")),
+                Err(e) => println!("throughput: {e}"),
+            },
+            Err(e) => println!("throughput: {}", wharf_error::Chain(&e)),
+        }
     }
 }
