@@ -38,7 +38,8 @@ pub struct Task {
     pub log_dir: PathBuf,
 }
 
-pub const ALL: AttachRequest = AttachRequest { stdin: false, stdout: true, stderr: true, from_start: false };
+pub const ALL: AttachRequest =
+    AttachRequest { stdin: false, stdout: true, stderr: true, from_start: false, whole_line: false };
 pub const WITH_STDIN: AttachRequest = AttachRequest { stdin: true, ..ALL };
 
 impl Bench {
@@ -92,8 +93,7 @@ impl Bench {
         let folder = self.shims.prepare(&id).expect("prepared");
         let json = config(&id, script, terminal, limits);
         folder.write_config(&serde_json::to_vec(&json).expect("JSON")).expect("written");
-        let request =
-            SpawnRequest { folder, log_dir: dir.as_fd(), log: &log, netns: None, hold: Vec::new(), relays };
+        let request = SpawnRequest { folder, log_dir: dir.as_fd(), log: &log, netns: None, hold: Vec::new(), relays };
         let shims = kill_at.map_or_else(|| self.shims.clone(), |point| self.shims.clone().aimed_at(point));
         let shim = shims.spawn(request).expect("spawned");
         Task { id, shim, log, log_dir }

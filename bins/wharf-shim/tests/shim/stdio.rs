@@ -55,12 +55,18 @@ async fn a_prompt_without_newline_arrives_at_once_and_is_logged_at_the_end() {
     assert_eq!(&prompt[8..], b"name? ");
     assert!(task.log().is_empty());
     // A second client that asks for what the log does not hold yet gets the prompt, too.
-    let mut second = task.attach(ALL).await;
+    let whole = wharf_task::AttachRequest { whole_line: true, ..ALL };
+    let mut second = task.attach(whole).await;
     within(second.stream.read_exact(&mut prompt)).await.expect("read");
     assert_eq!(&prompt[8..], b"name? ");
+    // A third that does not ask gets only what comes next, as with Docker.
+    let mut third = task.attach(ALL).await;
+    attached.stream.write_all(b"me\n").await.expect("written");
     attached.stream.shutdown().await.expect("half-closed");
     assert_eq!(task.wait().await.status, 0);
-    assert_eq!(task.log(), b"name? ");
+    assert_eq!(read_frames(&mut third).await, b"me\n");
+    assert_eq!(read_frames(&mut second).await, b"me\n");
+    assert_eq!(task.log(), b"name? me\n");
     bench.finish(task).await;
 }
 
@@ -202,9 +208,15 @@ async fn output_of_an_exec_without_a_reader_is_discarded() {
 async fn an_exec_whose_children_hold_its_pipes_ends_all_the_same() {
     let bench = Bench::new();
     let task = bench.run("sleep 1000", &[]).await;
-    let started = std::time::Instant::now();
     assert_eq!(task.exec("sleep 500 & echo left behind").await, (b"left behind\n".to_vec(), 0));
-    assert!(started.elapsed() < std::time::Duration::from_secs(30));
+    // Nor does its deletion cut off at once what its children write.
+    let exec = task.prepare_exec("(sleep 0.05; echo late) & true", Stdin::Null).await;
+    let mut attached = within(task.shim.attach(Some(&exec), ALL)).await.expect("attached");
+    task.shim.start(Some(&exec)).await.expect("started");
+    assert_eq!(within(task.shim.wait(Some(&exec))).await.expect("waited").status, 0);
+    task.shim.delete(Some(&exec)).await.expect("deleted");
+    assert!(task.shim.state(Some(&exec)).await.is_err());
+    assert_eq!(read_frames(&mut attached).await, b"late\n");
     task.shim.kill(None, Signal::KILL, true).await.expect("killed");
     task.wait().await;
     bench.finish(task).await;

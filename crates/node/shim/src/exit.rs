@@ -76,7 +76,15 @@ impl Supervisor {
         }
         self.conclude(number);
         self.end_all_attached(number);
+        self.forget_if_deleted(number);
         self.release_if_over();
+    }
+
+    /// Forgets a deleted process once nobody holds its pipes any more.
+    pub(crate) fn forget_if_deleted(&mut self, number: u32) {
+        if self.processes.get(&number).is_some_and(|p| p.deleted && !p.has_output()) {
+            self.forget_process(number);
+        }
     }
 
     /// Records and reports the end of a process. Once.

@@ -58,6 +58,8 @@ pub(crate) struct Process {
     pub(crate) early: Vec<u8>,
     /// Until when others may hold the pipes of this ended process.
     pub(crate) grace: Option<Instant>,
+    /// Whether it was deleted and only its pipes are still read.
+    pub(crate) deleted: bool,
 }
 
 /// The reading end of an output pipe or of a terminal.

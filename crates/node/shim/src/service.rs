@@ -309,7 +309,10 @@ impl Supervisor {
             }
         };
         if number != INIT {
-            self.forget_process(number);
+            if let Some(process) = self.processes.get_mut(&number) {
+                process.deleted = true;
+            }
+            self.forget_if_deleted(number);
         } else {
             self.release_container().map_err(|e| status_of(&e))?;
         }
@@ -408,6 +411,7 @@ impl Process {
             stdin_open,
             early: Vec::new(),
             grace: None,
+            deleted: false,
         }
     }
 

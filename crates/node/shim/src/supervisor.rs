@@ -239,7 +239,7 @@ impl Supervisor {
         if exec_id.is_empty() {
             return self.processes.contains_key(&INIT).then_some(INIT);
         }
-        self.processes.iter().find(|(_, p)| p.exec_id == exec_id).map(|(n, _)| *n)
+        self.processes.iter().find(|(_, p)| p.exec_id == exec_id && !p.deleted).map(|(n, _)| *n)
     }
 
     pub(crate) fn watch_output(&self, number: u32, stream: Stream) {

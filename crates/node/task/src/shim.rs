@@ -64,6 +64,9 @@ pub struct AttachRequest {
     pub stderr: bool,
     /// Output from the first byte of this run (as far as the spool's current file holds it) instead of from now on.
     pub from_start: bool,
+    /// An unterminated last line first, so that output joins without a gap to what the log holds before
+    /// [`Attached::spool`].
+    pub whole_line: bool,
 }
 
 /// An attached connection.
@@ -307,7 +310,11 @@ impl Shim {
 
     /// Takes part in a process's stdio.
     pub async fn attach(&self, exec: Option<&ExecId>, request: AttachRequest) -> Result<Attached, TaskError> {
-        let logs_from = if request.from_start { shim::LogsFrom::Run } else { shim::LogsFrom::Line };
+        let logs_from = match (request.from_start, request.whole_line) {
+            (true, _) => shim::LogsFrom::Run,
+            (false, true) => shim::LogsFrom::Line,
+            (false, false) => shim::LogsFrom::Now,
+        };
         let message = shim::AttachRequest {
             id: self.inner.id.clone(),
             exec_id: name(exec),

@@ -203,6 +203,7 @@ impl Execs {
             stdout: wants.attach_stdout,
             stderr: wants.attach_stderr,
             from_start: false,
+            whole_line: false,
         };
         let attached = match request.detach {
             true => None,

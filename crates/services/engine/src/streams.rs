@@ -108,8 +108,13 @@ impl Streams {
         let (tty, open_stdin) = (view.record.config.tty, view.record.config.open_stdin);
         let config = self.config.clone();
         let stdin = wanted.stdin && open_stdin;
-        let request =
-            AttachRequest { stdin, stdout: wanted.stdout, stderr: wanted.stderr, from_start: view.task.is_none() };
+        let request = AttachRequest {
+            stdin,
+            stdout: wanted.stdout,
+            stderr: wanted.stderr,
+            from_start: view.task.is_none(),
+            whole_line: wanted.logs,
+        };
         // Registered now, before the client can start the container: the run waits for this client where it must.
         let attaching = Attaching::of(&container);
         let connecting: Connecting = Box::pin(async move {
