@@ -6,49 +6,88 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use wharf_image::{Image, Images, ImportRequest, Parts};
-use wharf_snapshot::Trash;
-use wharf_types::Reference;
+use wharf_metadata::{Batch, Record, Store, Table};
+use wharf_snapshot::{Snapshotter, Trash};
+use wharf_types::{Digest, Reference};
+
+/// Where a stage lives: a folder of its own, or one that somebody else made and will look at.
+pub enum Folder {
+    Own(tempfile::TempDir),
+    Given(PathBuf),
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        match self {
+            Folder::Own(folder) => folder.path(),
+            Folder::Given(path) => path,
+        }
+    }
+}
 
 pub struct Stage {
     pub images: Images,
-    pub metadata: Arc<wharf_metadata::Store>,
-    folder: tempfile::TempDir,
+    pub metadata: Arc<Store>,
+    pub snapshots: Arc<dyn Snapshotter>,
+    folder: Folder,
 }
 
-fn open(root: &Path) -> (Images, Arc<wharf_metadata::Store>) {
-    let metadata = Arc::new(wharf_metadata::Store::open(&root.join("wharf/meta.redb")).expect("metadata"));
-    let trash = Arc::new(Trash::open(root).expect("trash"));
-    let parts = Parts {
-        metadata: metadata.clone(),
-        content: wharf_content::Store::open(&root.join("content")).expect("content"),
-        snapshots: wharf_snapshot::open(root, None, trash).expect("snapshots"),
-    };
-    (Images::open(parts).expect("images"), metadata)
+/// A layer's record as stored, to be looked at and changed from outside.
+#[derive(Serialize, Deserialize)]
+struct Layer(serde_json::Value);
+
+impl Record for Layer {
+    const TABLE: Table = Table::Snapshots;
+    const VERSION: u32 = 1;
+}
+
+fn until<T>(what: &str, mut holds: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = holds() {
+            return found;
+        }
+        assert!(Instant::now() < end, "not within 60 s: {what}");
+        std::thread::yield_now();
+    }
 }
 
 impl Stage {
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("wharf-image-").tempdir().expect("temporary folder");
-        let (images, metadata) = open(folder.path());
-        Self { images, metadata, folder }
+        Self::reopened(Folder::Own(folder))
+    }
+
+    pub fn at(path: PathBuf) -> Self {
+        Self::reopened(Folder::Given(path))
+    }
+
+    pub fn reopened(folder: Folder) -> Self {
+        let root = folder.path();
+        let metadata = Arc::new(Store::open(&root.join("wharf/meta.redb")).expect("metadata"));
+        let trash = Arc::new(Trash::open(root).expect("trash"));
+        let snapshots = wharf_snapshot::open(root, None, trash).expect("snapshots");
+        let content = wharf_content::Store::open(&root.join("content")).expect("content");
+        let parts = Parts { metadata: metadata.clone(), content, snapshots: snapshots.clone() };
+        let images = Images::open(parts).expect("images");
+        Self { images, metadata, snapshots, folder }
+    }
+
+    /// Closes all stores. The background sync of new layers may hold them for a moment longer.
+    pub fn close(self) -> Folder {
+        let Self { images, metadata, snapshots, folder } = self;
+        drop((images, metadata, snapshots));
+        let path = folder.path().join("wharf/meta.redb");
+        until("the store is closed", || Store::open(&path).ok());
+        folder
     }
 
     pub fn reopen(self) -> Self {
-        let Self { images, metadata, folder } = self;
-        drop((images, metadata));
-        // The background sync of new layers may hold the store for a moment longer.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-        loop {
-            match wharf_metadata::Store::open(&folder.path().join("wharf/meta.redb")) {
-                Ok(store) => break drop(store),
-                Err(e) => assert!(std::time::Instant::now() < end, "the store stays open: {e}"),
-            }
-            std::thread::yield_now();
-        }
-        let (images, metadata) = open(folder.path());
-        Self { images, metadata, folder }
+        Self::reopened(self.close())
     }
 
     pub fn root(&self) -> &Path {
@@ -76,6 +115,23 @@ impl Stage {
 
     pub fn text(&self, image: &Image, name: &str) -> Option<String> {
         fs::read_to_string(self.path(image, name)).ok()
+    }
+
+    fn layer(&self, chain: &Digest) -> serde_json::Value {
+        let view = self.metadata.view().expect("view");
+        view.get::<Layer>(chain.as_str()).expect("read").expect("record").0
+    }
+
+    pub fn wait_until_synced(&self, chain: &Digest) {
+        until("the layer is synced", || self.layer(chain)["unsynced"].is_null().then_some(()));
+    }
+
+    pub fn forge_unsynced(&self, chain: &Digest, boot: &str) {
+        let mut layer = self.layer(chain);
+        layer["unsynced"] = boot.into();
+        let mut batch = Batch::new();
+        batch.put(chain.as_str(), &Layer(layer));
+        self.metadata.commit(batch).expect("commit");
     }
 
     fn count(&self, folder: &str) -> usize {
