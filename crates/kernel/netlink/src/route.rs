@@ -1,4 +1,4 @@
-//! Links, addresses, routes and neighbours (rtnetlink(7), `include/uapi/linux/{if_link,if_addr,rtnetlink}.h`).
+//! Links, addresses and routes (rtnetlink(7), `include/uapi/linux/{if_link,if_addr,rtnetlink}.h`).
 //!
 //! The functions append one message to a [`Requests`]; the readers ask for a whole table.
 
@@ -16,8 +16,6 @@ const NEWADDR: u16 = 20;
 const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
-const NEWNEIGH: u16 = 28;
-const DELNEIGH: u16 = 29;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -39,7 +37,6 @@ const BRPORT_ISOLATED: u16 = 33;
 const INET6_ADDR_GEN_MODE: u16 = 8;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-const AF_BRIDGE: u8 = 7;
 const IFF_UP: u32 = 1;
 
 /// A link is named or numbered.
@@ -265,36 +262,6 @@ pub fn add_route(r: &mut Requests, destination: Option<(IpAddr, u8)>, gateway: I
     }
     r.attr(GATEWAY, &bytes[..length]);
     r.attr_u32(OIF, link);
-}
-
-fn put_neighbour(r: &mut Requests, link: u32, family: u8, state: u16, flags: u8) {
-    let mut header = [0; 12];
-    header[0] = family;
-    header[4..8].copy_from_slice(&link.to_ne_bytes());
-    header[8..10].copy_from_slice(&state.to_ne_bytes());
-    header[10] = flags;
-    r.put(&header);
-}
-
-/// Tells this host's own neighbour cache who has an address, without any packet.
-pub fn set_neighbour(r: &mut Requests, link: u32, address: IpAddr, mac: [u8; 6]) {
-    const DST: u16 = 1;
-    const LLADDR: u16 = 2;
-    const STALE: u16 = 0x04;
-    let (bytes, length, family) = octets(address);
-    r.begin("set neighbour", NEWNEIGH, F_CREATE | F_REPLACE);
-    put_neighbour(r, link, family, STALE, 0);
-    r.attr(DST, &bytes[..length]);
-    r.attr(LLADDR, &mac);
-}
-
-/// Forgets the bridge port behind which an Ethernet address was learnt.
-pub fn forget_port(r: &mut Requests, port: u32, mac: [u8; 6]) {
-    const LLADDR: u16 = 2;
-    const F_MASTER: u8 = 0x04;
-    r.begin("forget bridge entry", DELNEIGH, 0);
-    put_neighbour(r, port, AF_BRIDGE, 0, F_MASTER);
-    r.attr(LLADDR, &mac);
 }
 
 fn read_link(message: &Message<'_>) -> Option<Link> {
