@@ -368,6 +368,17 @@ mod tests {
         assert_eq!(serde_json::to_string(&config).expect("prints"), expected);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_changes_never_panic(
+            name in "(CMD|ENV|LABEL|EXPOSE|USER|WORKDIR|VOLUME|STOPSIGNAL|ONBUILD|HEALTHCHECK)?",
+            rest in "[ -~µ\n]{0,40}",
+        ) {
+            let _ = changed(&[&format!("{name} {rest}")]);
+            let _ = changed(&[&format!("HEALTHCHECK --interval={rest} CMD x")]);
+        }
+    }
+
     #[test]
     fn exec_forms_and_quotes_are_understood() {
         let config = changed(&["CMD [\"/hello\", \"a b\"]", "env X=\"a b\" Y=c\\ d", "ENV X=z"]).expect("valid");

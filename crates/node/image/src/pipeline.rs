@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use ring::digest::{Context, SHA256};
-use wharf_archive::{ArchiveError, Compression, Decoder, Extracted, extract};
+use wharf_archive::{ArchiveError, Compression, Decoder, extract};
 use wharf_content::Ingest;
 use wharf_snapshot::Target;
 use wharf_types::Digest;
@@ -36,9 +36,6 @@ pub(crate) struct Passed {
     pub(crate) compression: Compression,
     /// The blob as written, if it was to be stored; not yet committed.
     pub(crate) ingest: Option<Ingest>,
-    /// What was extracted.
-    #[allow(dead_code, reason = "read by tests and logs only")]
-    pub(crate) extracted: Extracted,
 }
 
 /// Runs a whole source through the steps. Bytes after the archive's end are hashed and stored like the rest.
@@ -77,11 +74,11 @@ pub(crate) fn pass(
             Err(e) if !cut_off(&e) => return Err(failed(e)),
             other => other,
         };
-        let (inner, extracted) = unpacked.and_then(|done| done).map_err(ImageError::Extract)?;
+        let inner = unpacked.and_then(|done| done).map_err(ImageError::Extract)?;
         let digest = hashed.map_err(ImageError::Extract)?.map_err(failed)?;
         let ingest = ingest.map_err(failed)?;
         let diff_id = inner.unwrap_or_else(|| digest.clone());
-        Ok(Passed { digest, diff_id, compression, ingest, extracted })
+        Ok(Passed { digest, diff_id, compression, ingest })
     })
 }
 
@@ -96,9 +93,9 @@ fn unpack(
     mut pieces: Pieces,
     pool: &Pool,
     target: Target,
-) -> Result<(Option<Digest>, Extracted), ArchiveError> {
+) -> Result<Option<Digest>, ArchiveError> {
     if compression == Compression::None {
-        return Ok((None, extract_all(&mut pieces, target)?));
+        return extract_all(&mut pieces, target).map(|()| None);
     }
     let mut decoder = Decoder::buffered(compression, pieces)?;
     thread::scope(|scope| {
@@ -109,18 +106,18 @@ fn unpack(
         let fed = feed(&mut decoder, pool, vec![to_hash, to_extract]);
         let (hashed, extracted) = (join(hashed.join()), join(extracted.join()));
         fed.map_err(ArchiveError::Read)?;
-        let extracted = extracted??;
-        Ok((Some(hashed?.map_err(ArchiveError::Read)?), extracted))
+        extracted??;
+        Ok(Some(hashed?.map_err(ArchiveError::Read)?))
     })
 }
 
-fn extract_all(pieces: &mut Pieces, target: Target) -> Result<Extracted, ArchiveError> {
-    let extracted = extract(pieces, target.root, &target.parents, target.whiteouts)?;
+fn extract_all(pieces: &mut Pieces, target: Target) -> Result<(), ArchiveError> {
+    extract(pieces, target.root, &target.parents, target.whiteouts)?;
     // What follows the archive belongs to the layer's digests, and the other steps wait for this one to take it.
     loop {
         let n = pieces.fill_buf().map_err(ArchiveError::Read)?.len();
         if n == 0 {
-            return Ok(extracted);
+            return Ok(());
         }
         pieces.consume(n);
     }

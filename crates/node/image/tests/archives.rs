@@ -289,3 +289,24 @@ fn saving_what_is_not_there_writes_nothing() {
     let refused = stage.images.save(&names, &mut out).expect_err("not there");
     assert_eq!((refused.to_string().as_str(), out.len()), ("No such image: none:latest", 0));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, failure_persistence: None, ..Default::default() })]
+
+    #[test]
+    fn damaged_archives_never_panic_and_leave_only_whole_images(
+        changes in proptest::collection::vec((proptest::prelude::any::<u16>(), proptest::prelude::any::<u8>()), 1..6),
+    ) {
+        let mut bytes = docker_archive(json!(["x:1"]), &[&tar_of(&[("a", "a")])], &["layer.tar"]);
+        for (at, byte) in changes {
+            let n = bytes.len();
+            bytes[usize::from(at) % n] = byte;
+        }
+        let stage = Stage::new();
+        let _ = load(&stage, &bytes);
+        for summary in stage.images.list(&Filters::default()).expect("list") {
+            stage.images.remove(summary.image.id.as_str(), RemoveOptions { force: true }, &|_| Vec::new()).expect("removed");
+        }
+        assert_eq!((stage.blobs(), stage.layers(), stage.ingests()), (0, 0, 0));
+    }
+}

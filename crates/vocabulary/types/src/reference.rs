@@ -385,6 +385,18 @@ mod tests {
         assert!(e.to_string().contains("cannot specify 64-byte hexadecimal strings"));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn arbitrary_texts_never_panic_and_what_parses_prints_so_that_it_parses_again(
+            text in "[a-cA-C0-9._:/@\\[\\]é-]{0,24}",
+        ) {
+            if let Ok(r) = Reference::parse(&text) {
+                assert_eq!(Reference::parse(&r.to_string()), Ok(r.clone()));
+                assert_eq!(Reference::parse(&r.familiar()), Ok(r));
+            }
+        }
+    }
+
     #[test]
     fn limits_of_length_are_held() {
         assert!(Reference::parse(&"a".repeat(240)).is_ok());
