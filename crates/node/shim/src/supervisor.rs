@@ -98,6 +98,8 @@ pub(crate) struct Supervisor {
 
 /// Runs a shim until it is told to shut down. Must be called in a process with one thread.
 pub fn run(args: Args) -> Result<(), Failed> {
+    // Executed through a descriptor, whose number would be the name that ps(1) shows.
+    rustix::thread::set_name(c"wharf-shim").map_err(system("naming the process"))?;
     std::env::set_current_dir(&args.task_dir).map_err(system("chdir to the task folder"))?;
     let mut supervisor = Supervisor::start(args)?;
     let outcome = supervisor.serve();

@@ -2,9 +2,10 @@
 
 use std::ffi::CString;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid};
@@ -12,6 +13,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use wharf_proto_task::Code;
+use wharf_sys::descriptor::duplicate_above;
 use wharf_sys::exec::Strings;
 use wharf_sys::spawn::Spawn;
 use wharf_types::ContainerId;
@@ -19,10 +21,16 @@ use wharf_types::ContainerId;
 use crate::record::{boot_id, exit_of, read_records};
 use crate::{Exit, Record, RecordKind, Shim, Status, TaskError, TaskFolder, folder};
 
+/// The lowest number for the shim's executable: above those a shim gets, unless it gets very many.
+const IMAGE_FD: RawFd = 256;
+
 /// All shims of one dockerd.
 #[derive(Clone, Debug)]
 pub struct Shims {
     binary: PathBuf,
+    /// The executable on a read-only mount of its own: what a shim becomes its container's first process from must not be
+    /// writable through `/proc/<pid>/exe` (CVE-2019-5736), not even when no shim runs any more.
+    image: Option<Arc<OwnedFd>>,
     exec_root: PathBuf,
     /// A kill point of the shim, for tests.
     aim: Option<String>,
@@ -85,7 +93,11 @@ impl Shims {
     /// Takes the shim's executable and the exec root.
     pub fn new(binary: PathBuf, exec_root: PathBuf) -> Shims {
         let aim = std::env::var("WHARF_KILL_AT").ok().filter(|name| name.starts_with("shim."));
-        Shims { binary, exec_root, aim }
+        // A file that cannot be opened is reported when the first shim is started.
+        let path = CString::new(binary.as_os_str().as_bytes()).ok();
+        let image = path.and_then(|path| wharf_sys::image::open_protected(&path).ok());
+        let image = image.and_then(|fd| duplicate_above(fd.as_fd(), IMAGE_FD).ok()).map(Arc::new);
+        Shims { binary, image, exec_root, aim }
     }
 
     /// Has the shims killed at a point of `wharf_fault::POINTS`, if they are built for that. For tests.
@@ -134,7 +146,12 @@ impl Shims {
             next += 1;
         }
         let invalid = |_| failed(std::io::ErrorKind::InvalidInput.into());
-        let program = CString::new(self.binary.as_os_str().as_bytes()).map_err(invalid)?;
+        let program = match &self.image {
+            // Opened by the child, whose table is a copy of ours with the numbers below `next` replaced.
+            Some(image) if image.as_raw_fd() >= next => format!("/proc/self/fd/{}", image.as_raw_fd()).into_bytes(),
+            _ => self.binary.as_os_str().as_bytes().to_vec(),
+        };
+        let program = CString::new(program).map_err(invalid)?;
         let spawned = wharf_sys::spawn::spawn(&Spawn {
             program: &program,
             args: &Strings::new(&args).map_err(invalid)?,
