@@ -8,7 +8,7 @@ fn main() -> ExitCode {
         eprintln!("usage: vm SCRIPT [HOST-FILE=GUEST-FILE …]");
         return ExitCode::from(2);
     };
-    let mut machine = testkit::vm::Machine::new().memory(2048);
+    let mut machine = testkit::vm::Machine::new().memory(3072).patience(std::time::Duration::from_secs(600));
     for pair in args {
         let Some((host, guest)) = pair.split_once('=') else {
             eprintln!("not HOST-FILE=GUEST-FILE: {pair}");

@@ -99,7 +99,10 @@ impl<'a> ProcessPlan<'a> {
         }
         self.scheduling.apply()?;
         for (path, text) in &self.labels {
-            let label = || format!("failed to apply label {}", String::from_utf8_lossy(text));
+            let label = || match text.starts_with(b"exec ") {
+                true => format!("apparmor failed to apply profile: write /proc/{}", path.display()),
+                false => format!("failed to apply label {}", String::from_utf8_lossy(text)),
+            };
             proc.write(path, text).or_fail(Stage::Label, label)?;
         }
         Ok(())
