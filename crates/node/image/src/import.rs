@@ -16,7 +16,7 @@ pub struct ImportRequest {
     pub reference: Option<Reference>,
     /// Dockerfile instructions that change the configuration (`--change`).
     pub changes: Vec<String>,
-    /// The comment of the image's one history entry.
+    /// The comment of the image's one history entry; empty means Docker's `Imported from -`.
     pub message: String,
     /// The platform; absent means this machine's.
     pub platform: Option<Platform>,
@@ -44,7 +44,7 @@ impl Images {
         let shape = Shape {
             names: request.reference.as_ref().map(check_name).transpose()?.into_iter().collect(),
             config,
-            message: request.message,
+            message: if request.message.is_empty() { "Imported from -".to_owned() } else { request.message },
             platform: request.platform.unwrap_or_else(this_platform),
             created: Timestamp::now(),
         };

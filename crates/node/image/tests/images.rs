@@ -67,6 +67,7 @@ fn the_same_content_is_one_layer_however_it_is_compressed() {
 fn images_are_found_by_name_id_and_prefix() {
     let stage = Stage::new();
     let image = stage.import("user/app:1", &tar_of(&[("a", "a")]));
+    assert_eq!(image.config.history[0].comment, "Imported from -");
     let hex = image.id.0.hex().to_owned();
     let by_digest = format!("user/app@{}", image.id);
     let short = format!("sha256:{}", &hex[..12]);
