@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, header};
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use hyper::body::Incoming as HyperBody;
 use serde::Serialize;
@@ -55,7 +56,7 @@ pub struct Call {
     /// The headers.
     pub headers: HeaderMap,
     /// The body, unread.
-    pub body: HyperBody,
+    pub body: RequestBody,
     /// The engine.
     pub backends: Backends,
     /// The connection.
@@ -64,6 +65,43 @@ pub struct Call {
     pub method: http::Method,
     /// Who answers.
     pub identity: Arc<crate::Identity>,
+}
+
+/// A request's body. What nobody has read of it is read and dropped, within bounds, so that a client that is still
+/// sending gets to see the answer and can use the connection again (Go's server does the same).
+pub struct RequestBody(Option<HyperBody>);
+
+/// How much of an unread body is dropped before the connection is given up, as in Go's server.
+const DRAIN_LIMIT: usize = 256 * 1024;
+
+impl RequestBody {
+    /// Takes a body.
+    pub fn new(body: HyperBody) -> Self {
+        Self(Some(body))
+    }
+
+    async fn next(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        self.0.as_mut()?.frame().await
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.size_hint().exact() == Some(0))
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        tokio::spawn(async move {
+            let mut dropped = 0;
+            while let Some(Ok(frame)) = body.frame().await {
+                dropped += frame.data_ref().map_or(0, Bytes::len);
+                if dropped > DRAIN_LIMIT {
+                    return;
+                }
+            }
+        });
+    }
 }
 
 /// A handler's result.
@@ -97,14 +135,13 @@ impl Call {
 
     /// Reads the bytes of a body that must be JSON by its content type; an empty body needs none.
     pub async fn json_bytes(&mut self) -> Result<Bytes, ApiError> {
-        let declared = http_body::Body::size_hint(&self.body);
         let content_type = self.headers.get(header::CONTENT_TYPE).map(|v| String::from_utf8_lossy(v.as_bytes()));
-        if content_type.is_some() || declared.exact() != Some(0) {
+        if content_type.is_some() || !self.body.is_empty() {
             check_json_type(content_type.as_deref().unwrap_or_default())?;
         }
         let mut bytes = BytesMut::new();
         let mut received = 0;
-        while let Some(frame) = self.body.frame().await {
+        while let Some(frame) = self.body.next().await {
             let frame = frame.map_err(|e| cut(&e))?;
             if let Ok(data) = frame.into_data() {
                 received += data.len();
@@ -126,7 +163,7 @@ impl Call {
         let (sender, receiver) = mpsc::channel(UPLOAD_CHUNKS);
         let mut body = self.body;
         tokio::spawn(async move {
-            while let Some(frame) = body.frame().await {
+            while let Some(frame) = body.next().await {
                 let chunk = match frame {
                     Ok(frame) => frame.into_data().map_err(|_| None),
                     Err(e) => Err(Some(cut(&e))),

@@ -117,7 +117,9 @@ const fn segment(method: &'static str, pattern: &'static str, endpoint: Endpoint
 const BUILD: Endpoint = Endpoint::Later("building images");
 const REGISTRY: Endpoint = Endpoint::Later("access to registries");
 const PLUGINS: Endpoint = Endpoint::Later("plugins");
-const SWARM: Endpoint = Endpoint::Later("swarm mode");
+/// The feature of clusters of engines.
+pub const SWARM_MODE: &str = "swarm mode";
+const SWARM: Endpoint = Endpoint::Later(SWARM_MODE);
 
 /// The table.
 pub const TABLE: &[Row] = {

@@ -13,7 +13,7 @@ use hyper::service::service_fn;
 use tokio::sync::{mpsc, watch};
 use wharf_error::Kind;
 
-use crate::call::{Call, Link};
+use crate::call::{Call, Link, RequestBody};
 use crate::query::{Query, unescape};
 use crate::respond::{self, Answer};
 use crate::socket::{Gate, HyperIo, Socket};
@@ -171,9 +171,10 @@ async fn connection(socket: Socket, shared: Arc<Shared>) {
 
 async fn answer(request: Request<Incoming>, shared: &Shared, link: Link) -> Answer {
     let (method, uri) = (request.method().clone(), request.uri().clone());
+    let (parts, body) = request.into_parts();
+    let body = RequestBody::new(body);
     tracing::debug!(%method, path = %uri.path(), "handling {method} request");
-    let version11 = request.version() == http::Version::HTTP_11;
-    if version11 && !request.headers().contains_key(header::HOST) {
+    if parts.version == http::Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
         return refused("400 Bad Request: missing required Host header");
     }
     let Ok(path) = unescape(uri.path(), false) else {
@@ -195,7 +196,6 @@ async fn answer(request: Request<Incoming>, shared: &Shared, link: Link) -> Answ
             let name = name.to_owned();
             match Query::parse(uri.query().unwrap_or_default()) {
                 Ok(query) => {
-                    let (parts, body) = request.into_parts();
                     let call = Call {
                         endpoint,
                         name,

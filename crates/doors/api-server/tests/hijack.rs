@@ -227,5 +227,5 @@ fn a_websocket_carries_input_and_output() {
     assert!(raw.rest().is_empty());
     let plain = server.get("/containers/a/attach/ws?stream=1");
     assert_eq!((plain.status, plain.body.as_str()), (400, "Bad Request"));
-    assert_eq!(server.get("/containers/nope/attach/ws?stream=1&stdin=1").status, 400);
+    assert_eq!(server.get("/containers/nope/attach/ws?stream=1&stdin=1").status, 404);
 }

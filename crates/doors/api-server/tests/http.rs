@@ -303,3 +303,21 @@ fn requests_that_follow_each_other_share_a_connection() {
     raw.until(b"\r\n\r\nOK");
     raw.until(b"\r\n\r\nOK");
 }
+
+#[test]
+fn a_body_that_nobody_reads_does_not_cost_its_sender_the_answer() {
+    let server = Server::start();
+    let mut raw = server.connect();
+    for path in ["/plugins/x/set", "/nope", "/v1.99/containers/create", "/containers/create"] {
+        raw.send(
+            format!("POST {path} HTTP/1.1\r\nHost: d\r\nContent-Type: text/plain\r\nContent-Length: 100000\r\n\r\n")
+                .as_bytes(),
+        );
+        let head = String::from_utf8(raw.until(b"\r\n\r\n")).expect("text");
+        assert!(head.starts_with("HTTP/1.1 40"), "{head}");
+        raw.until(b"}\n");
+        raw.send(&[b'x'; 100_000]);
+    }
+    raw.send(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n");
+    raw.until(b"\r\n\r\nOK");
+}

@@ -12,12 +12,15 @@ use http::StatusCode;
 
 use crate::ApiError;
 use crate::call::{Call, Handled};
+use crate::gotypes::Root;
 use crate::respond;
-use crate::routes::Endpoint;
+use crate::routes::{self, Endpoint};
 use wharf_error::Kind;
 
 /// What a node outside of any swarm answers to managers' calls.
 const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.";
+
+const SWARM: Root = Root { value: "swarm.InitRequest", prefix: "InitRequest" };
 
 /// Carries out a request.
 pub async fn handle(call: Call) -> Handled {
@@ -72,24 +75,31 @@ pub async fn handle(call: Call) -> Handled {
             volumes::handle(call).await
         }
         E::PluginList | E::PluginMissing | E::NoManager | E::NoSwarm | E::Session | E::BuildPrune | E::Later(_) => {
-            absent(&call)
+            absent(call).await
         }
     }
 }
 
 /// Endpoints of features that are not there.
-fn absent(call: &Call) -> Handled {
+async fn absent(mut call: Call) -> Handled {
     match call.endpoint {
         Endpoint::PluginList => Ok(respond::json(StatusCode::OK, &serde_json::json!([]))),
         Endpoint::PluginMissing => Err(ApiError::new(Kind::NotFound, format!("plugin {:?} not found", call.name))),
         Endpoint::NoManager => Err(ApiError::new(Kind::Unavailable, NO_MANAGER)),
         Endpoint::NoSwarm => Err(ApiError::new(Kind::Unavailable, "This node is not part of a swarm")),
         Endpoint::BuildPrune => {
+            call.query.filters()?;
             Ok(respond::json(StatusCode::OK, &serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
         }
         Endpoint::Session if !call.upgrade() => Err(ApiError::invalid("no upgrade proto in request")),
         Endpoint::Session => Err(ApiError::not_implemented("building images is not implemented")),
-        Endpoint::Later(feature) => Err(ApiError::not_implemented(format!("{feature} is not implemented"))),
+        Endpoint::Later(feature) => {
+            // A body that is no JSON where JSON belongs is the client's mistake, whatever this engine can do.
+            if feature == routes::SWARM_MODE {
+                call.json::<serde_json::Value>(SWARM).await?;
+            }
+            Err(ApiError::not_implemented(format!("{feature} is not implemented")))
+        }
         _ => Err(ApiError::new(Kind::NotFound, "page not found")),
     }
 }

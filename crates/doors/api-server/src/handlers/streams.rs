@@ -64,10 +64,10 @@ async fn attach(call: &Call) -> Handled {
 async fn attach_websocket(call: &Call) -> Handled {
     let wanted = attach_query(call);
     detach_keys(&wanted.detach_keys)?;
+    let stdio = call.backends.containers.attach(&call.name, wanted).await?;
     let Some(head) = websocket::accept_head(&call.headers) else {
         return Ok(websocket::refusal());
     };
-    let stdio = call.backends.containers.attach(&call.name, wanted).await?;
     Ok(call.take_over(Takeover { head, after: After::Websocket(stdio) }))
 }
 
