@@ -109,3 +109,20 @@ async fn an_idle_container_costs_little_memory() {
     task.wait().await;
     bench.finish(task).await;
 }
+
+#[tokio::test]
+async fn cve_2019_5736_what_a_container_can_open_of_its_shim_cannot_be_written() {
+    let bench = Bench::new();
+    let task = bench.create("true", &[], CreateRequest::default()).await;
+    // The first process waits at the gate and is still the shim's program: a container that makes it execute
+    // /proc/self/exe could open this.
+    let state = task.shim.state(None).await.expect("state");
+    let exe = std::fs::File::open(format!("/proc/{}/exe", state.pid)).expect("opened");
+    let on_read_only_mount =
+        rustix::fs::fstatvfs(&exe).expect("read").f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    let sealed = rustix::fs::fcntl_get_seals(&exe).is_ok_and(|s| s.contains(rustix::fs::SealFlags::WRITE));
+    assert!(on_read_only_mount || sealed);
+    task.shim.start(None).await.expect("started");
+    task.wait().await;
+    bench.finish(task).await;
+}
