@@ -21,7 +21,7 @@ pub struct Target {
 
 /// Reports an error.
 pub fn report(target: &Target, error: &Error) {
-    let message = Chain(error).to_string();
+    let message = without_numbers(&Chain(error).to_string());
     // There is nowhere left to report that reporting failed.
     let _ = writeln!(std::io::stderr(), "{message}");
     if let Some(path) = &target.file
@@ -29,6 +29,22 @@ pub fn report(target: &Target, error: &Error) {
     {
         let _ = file.write_all(line(target.json, &message).as_bytes());
     }
+}
+
+/// Takes out the ` (os error 2)` that Rust's library puts behind the kernel's errors: callers compare with runc's texts.
+fn without_numbers(message: &str) -> String {
+    let mut rest = message;
+    let mut text = String::with_capacity(message.len());
+    while let Some((before, after)) = rest.split_once(" (os error ") {
+        let Some((number, behind)) = after.split_once(')') else { break };
+        text.push_str(before);
+        if !number.bytes().all(|b| b.is_ascii_digit()) {
+            text.push_str(&format!(" (os error {number})"));
+        }
+        rest = behind;
+    }
+    text.push_str(rest);
+    text
 }
 
 fn line(json: bool, message: &str) -> String {
@@ -46,6 +62,12 @@ fn line(json: bool, message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_errors_are_not_shown() {
+        assert_eq!(without_numbers("read x: No such file (os error 2)"), "read x: No such file");
+        assert_eq!(without_numbers("a (os error 2): b (os error x) (os error "), "a: b (os error x) (os error ");
+    }
 
     #[test]
     fn a_json_line_holds_level_and_message() {

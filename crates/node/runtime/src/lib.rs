@@ -10,6 +10,26 @@
 //! ```
 //!
 //! [`types::Failure`]: wharf_types::Failure
+//!
+//! # What keeps the host safe
+//!
+//! * Paths of the configuration are opened beneath the root by descriptor (`rooted`), mounts are attached to descriptors,
+//!   terminals are opened by TIOCGPTPEER; no path inside is resolved by name on the host.
+//! * procfs is written through the host's own, opened and verified before the clone (`host`).
+//! * Before the directory is entered all descriptors but the streams, the preserved ones and the report socket are closed,
+//!   and the directory must have a name inside (CVE-2024-21626).
+//! * A process that joins a container is not dumpable until its execve(2) (CVE-2016-9962).
+//! * Until that execve(2) a child of ours is still the caller's program, which a container can reach as `/proc/<pid>/exe` and can
+//!   even be made to execute (CVE-2019-5736). So the *caller* must run from a file that cannot be written that way:
+//!   `wharf-runtime` executes itself anew from a read-only mount, and dockerd starts shims from one
+//!   ([`wharf_sys::image`]).
+//!
+//! # What it refuses
+//!
+//! `linux.intelRdt` without resctrl, `linux.netDevices`, `linux.mountLabel`, `process.execCPUAffinity`, seccomp's NOTIFY, and a
+//! container without a mount namespace of its own: each with [`Stage::Config`](wharf_types::Stage::Config) or
+//! [`Stage::Seccomp`](wharf_types::Stage::Seccomp). An overlay in a user namespace needs Linux 6.5, as its parts are then
+//! mounted by fsconfig(2); id-mapped mounts need 5.12.
 
 mod capability;
 mod cgroup_view;
