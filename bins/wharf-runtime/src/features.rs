@@ -31,7 +31,7 @@ pub fn json() -> String {
                     "SECCOMP_FILTER_FLAG_LOG"]
             },
             "apparmor": {"enabled": true},
-            "selinux": {"enabled": true},
+            "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false}
