@@ -377,3 +377,47 @@ fn the_configuration_of_spec_runs() {
     let features: serde_json::Value = serde_json::from_str(&bundle.call(&["features"]).ok()).expect("JSON");
     assert_eq!(features["linux"]["namespaces"].as_array().map(Vec::len), Some(8));
 }
+
+#[test]
+fn without_pivot_the_root_is_moved_and_the_host_is_not_seen() {
+    let bundle = Bundle::new(
+        "ls /; ls /../..; cat /proc/mounts | cut -d' ' -f2 | grep -c '^/$'; cat /proc/1/root/etc/hostname 2>&1; true",
+    );
+    bundle.write_config();
+    let ran = bundle.call(&["run", "--no-pivot", "--bundle", bundle.path().to_str().expect("UTF-8"), &bundle.id]);
+    let out = ran.ok();
+    let listing = "bin\ndev\netc\nproc\nsys\n";
+    assert!(out.starts_with(&format!("{listing}{listing}1\n")), "{out}");
+    assert!(out.contains("No such file"), "{out}");
+    assert_eq!(bundle.leftovers(), [""; 0]);
+}
+
+#[test]
+fn a_terminal_in_the_foreground_is_relayed() {
+    let bundle = Bundle::new("tty; read line; echo got $line; exit 4").with(|c| c["process"]["terminal"] = json!(true));
+    bundle.write_config();
+    let path = bundle.path().to_str().expect("UTF-8");
+    let mut command = bundle.command(&["run", "--bundle", path, &bundle.id]);
+    let mut child =
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("spawned");
+    child.stdin.take().expect("stdin").write_all(b"hello\n").expect("written");
+    let mut out = String::new();
+    child.stdout.take().expect("stdout").read_to_string(&mut out).expect("read");
+    assert_eq!(child.wait().expect("waited").code(), Some(4));
+    assert!(out.contains("/dev/pts/0\r\n") && out.contains("got hello\r\n"), "{out}");
+}
+
+#[test]
+fn signals_sent_to_the_runtime_reach_the_process() {
+    let bundle = Bundle::new("trap 'echo caught; exit 6' TERM; echo ready > /ready; while :; do sleep 0.05; done");
+    bundle.write_config();
+    let path = bundle.path().to_str().expect("UTF-8");
+    let mut command = bundle.command(&["run", "--bundle", path, &bundle.id]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().expect("spawned");
+    eventually("the trap", || bundle.rootfs().join("ready").exists());
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("sent");
+    let mut out = String::new();
+    child.stdout.take().expect("stdout").read_to_string(&mut out).expect("read");
+    assert_eq!((child.wait().expect("waited").code(), out.as_str()), (Some(6), "caught\n"));
+}
