@@ -107,7 +107,7 @@ impl ContainerBackend for Joined {
         ready(self.0.streams.wait(name, condition).map(|end| {
             let answer = async move {
                 let end = end.await;
-                let error = (!end.error.is_empty()).then(|| api::WaitError { message: end.error });
+                let error = (!end.error.is_empty()).then_some(api::WaitError { message: end.error });
                 Ok(api::ContainerWaitResponse { status_code: end.code, error })
             };
             Box::pin(answer) as Reply<'static, _>
@@ -123,12 +123,14 @@ impl ContainerBackend for Joined {
             stream: query.stream,
         };
         let stdin = query.stdin;
+        let (streams, container) = (self.0.streams.clone(), name.to_owned());
         ready(self.0.streams.attach(name, wanted).map(|(tty, connecting)| Stdio {
             tty,
             stdin,
             stream: later(connecting),
             detach_keys: query.detach_keys,
-            on_detach: Box::new(|| {}),
+            ended: Box::pin(std::future::ready(())),
+            on_detach: Box::new(move || streams.detached(&container)),
         }))
     }
 

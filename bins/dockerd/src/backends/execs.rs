@@ -20,6 +20,7 @@ impl ExecBackend for Joined {
         ready(self.0.execs.check_start(id).map(|shape| {
             let id = id.to_owned();
             let detach_keys = self.0.execs.detach_keys(&id);
+            let (ending, leaving) = ((self.0.execs.clone(), id.clone()), (self.0.execs.clone(), id.clone()));
             let stream = async move {
                 match execs.start(&id, request).await? {
                     Started::Attached(attached) => Ok(attached.stream),
@@ -31,7 +32,8 @@ impl ExecBackend for Joined {
                 stdin: shape.stdin,
                 stream: later(stream),
                 detach_keys,
-                on_detach: Box::new(|| {}),
+                ended: Box::pin(async move { ending.0.ended(&ending.1).await }),
+                on_detach: Box::new(move || leaving.0.detached(&leaving.1)),
             })
         }))
     }

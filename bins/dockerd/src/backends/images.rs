@@ -171,13 +171,9 @@ fn progress<E: HasKind>(
     receiver
 }
 
-fn line(text: &str) -> api::Progress {
-    api::Progress { stream: format!("{text}\n"), ..api::Progress::default() }
-}
-
 fn load_line(step: LoadProgress) -> api::Progress {
     match step {
-        LoadProgress::Line(text) => line(&text),
+        LoadProgress::Line(text) => api::Progress { stream: text, ..api::Progress::default() },
         LoadProgress::Layer { id, current, total } => api::Progress {
             status: "Loading layer".to_owned(),
             id,

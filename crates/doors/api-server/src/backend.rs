@@ -44,6 +44,9 @@ pub struct Stdio {
     /// stdin, half-close is its end. Process → client: what the client is to see, byte for byte. An error is shown
     /// to the client in the stream, as Docker does.
     pub stream: Reply<'static, UnixStream>,
+    /// What to wait for between the end of the output and the end of the connection. Clients ask for an exec's exit code
+    /// as soon as the connection has ended, so it must be known by then.
+    pub ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// The keys that detach from a terminal: the request's or the daemon's; empty means Docker's `ctrl-p,ctrl-q`.
     pub detach_keys: String,
     /// Called when the client typed the detach keys.

@@ -64,8 +64,10 @@ async fn raw(socket: &Socket, stdio: Stdio, keys: DetachKeys, early: &[u8]) {
         None => {}
         Some(Ok(process)) => {
             let keys = if tty && stdin { keys } else { DetachKeys::default() };
-            if copy(socket, &process, stdin, keys, early).await == Ending::Detached {
-                (stdio.on_detach)();
+            match copy(socket, &process, stdin, keys, early).await {
+                Ending::Finished => stdio.ended.await,
+                Ending::Detached => (stdio.on_detach)(),
+                Ending::Left => {}
             }
         }
         Some(Err(e)) => tell(socket, tty, &e).await,

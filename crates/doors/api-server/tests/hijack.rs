@@ -172,6 +172,17 @@ fn an_exec_start_reads_its_body_and_then_hijacks() {
 }
 
 #[test]
+fn the_connection_ends_when_the_exit_code_can_be_asked_for() {
+    let server = Server::start();
+    let mut raw = server.connect();
+    raw.send(exec("e", "{}", true).as_bytes());
+    head(&mut raw);
+    raw.half_close();
+    assert_eq!(raw.rest(), framed("bye"));
+    assert!(server.fake.exit_known.load(Ordering::SeqCst));
+}
+
+#[test]
 fn an_exec_that_cannot_start_says_so_in_the_stream() {
     let server = Server::start();
     let mut raw = server.connect();

@@ -289,6 +289,25 @@ impl Execs {
         })
     }
 
+    /// Waits until the exit code of an exec is known, so that who saw its output end can ask for the code at once. A
+    /// process that closed its output and runs on is waited for no longer than ten seconds.
+    pub async fn ended(&self, id: &str) {
+        let Ok(exec) = self.find(id) else { return };
+        let mut watch = exec.run.subscribe();
+        let ended = watch.wait_for(|run| run.exit_code.is_some());
+        if tokio::time::timeout(std::time::Duration::from_secs(10), ended).await.is_err() {
+            tracing::debug!(exec = id, "the output has ended, the process has not");
+        }
+    }
+
+    /// Records that the client left an exec by its detach keys.
+    pub fn detached(&self, id: &str) {
+        if let Ok(exec) = self.find(id) {
+            let record = exec.container.view().record.clone();
+            tell(&self.events, &record, "exec_detach", &[("execID", exec.id.to_string())]);
+        }
+    }
+
     /// Sets an exec's terminal's size. One that is about to start is waited for.
     pub async fn resize(&self, id: &str, height: u32, width: u32) -> Result<(), EngineError> {
         let exec = self.find(id)?;

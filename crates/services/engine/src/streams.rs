@@ -93,6 +93,13 @@ impl Streams {
         })
     }
 
+    /// Records that a client left a container's terminal by its detach keys.
+    pub fn detached(&self, name: &str) {
+        if let Ok(container) = self.registry.find(name) {
+            tell(&self.events, &container.view().record, "detach", &[]);
+        }
+    }
+
     /// Connects a client to a container's standard streams. A container that does not run yet is waited for.
     pub fn attach(&self, name: &str, wanted: Wanted) -> Result<(bool, Connecting), EngineError> {
         let container = self.registry.find(name)?;

@@ -19,6 +19,8 @@ pub struct Fake {
     pub exit: Mutex<Option<watch::Sender<bool>>>,
     /// Bytes the process read before end-of-file, once it came.
     pub stdin: Arc<Mutex<Option<Vec<u8>>>>,
+    /// Whether the exit code could be asked for.
+    pub exit_known: Arc<AtomicBool>,
     /// Whether the client detached by keys.
     pub detached: Arc<AtomicBool>,
     /// Whether the producer of an endless stream noticed that nobody reads.
@@ -66,11 +68,16 @@ impl Fake {
 
     fn stdio(&self, tty: bool, stdin: bool) -> Stdio {
         let process = self.process(tty);
-        let detached = Arc::clone(&self.detached);
+        let (detached, known) = (Arc::clone(&self.detached), Arc::clone(&self.exit_known));
         Stdio {
             tty,
             stdin,
             stream: Box::pin(async move { Ok(process) }),
+            ended: Box::pin(async move {
+                // Later than the end of the output, as an exit is reported.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                known.store(true, Ordering::SeqCst);
+            }),
             detach_keys: String::new(),
             on_detach: Box::new(move || detached.store(true, Ordering::SeqCst)),
         }
