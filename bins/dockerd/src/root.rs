@@ -143,7 +143,7 @@ impl PidFile {
         file.read_to_string(&mut text).map_err(io_error("read", path))?;
         if let Some(pid) = text.trim().parse().ok().and_then(rustix::process::Pid::from_raw)
             && pid != own
-            && rustix::process::test_kill_process(pid).is_ok()
+            && is_alive(pid)
         {
             return Err(RootError::Running { path: path.to_owned(), pid: pid.as_raw_nonzero().get() });
         }
@@ -155,6 +155,14 @@ impl PidFile {
         write().map_err(io_error("write", path))?;
         Ok(Self { path: path.to_owned() })
     }
+}
+
+/// Whether a process lives. One that was killed and that its parent has not waited for does not (proc_pid_stat(5)).
+fn is_alive(pid: rustix::process::Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    // The state stands behind the name, which may hold anything, parentheses too.
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    rustix::process::test_kill_process(pid).is_ok() && !matches!(state, Some('Z' | 'X'))
 }
 
 impl Drop for PidFile {

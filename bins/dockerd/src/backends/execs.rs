@@ -17,25 +17,26 @@ impl ExecBackend for Joined {
             return later(async move { execs.start(id, request).await.map(|_| ExecStarted::Detached) });
         }
         // What Docker refuses before it answers is refused here; a failed start comes down the stream.
-        ready(self.0.execs.check_start(id).map(|shape| {
+        later(async move {
+            let shape = execs.check_start(id).await?;
             let id = id.to_owned();
-            let detach_keys = self.0.execs.detach_keys(&id);
-            let (ending, leaving) = ((self.0.execs.clone(), id.clone()), (self.0.execs.clone(), id.clone()));
+            let detach_keys = execs.detach_keys(&id);
+            let (ending, leaving) = ((execs.clone(), id.clone()), (execs.clone(), id.clone()));
             let stream = async move {
                 match execs.start(&id, request).await? {
                     Started::Attached(attached) => Ok(attached.stream),
                     Started::Detached => Err(wharf_engine::EngineError::NoExec(id)),
                 }
             };
-            ExecStarted::Attached(Stdio {
+            Ok::<_, wharf_engine::EngineError>(ExecStarted::Attached(Stdio {
                 tty: shape.tty,
                 stdin: shape.stdin,
                 stream: later(stream),
                 detach_keys,
                 ended: Box::pin(async move { ending.0.ended(&ending.1).await }),
                 on_detach: Box::new(move || leaving.0.detached(&leaving.1)),
-            })
-        }))
+            }))
+        })
     }
 
     fn inspect<'a>(&'a self, id: &'a str) -> Reply<'a, api::ExecInspect> {

@@ -229,7 +229,10 @@ impl Engine {
                 let seconds = self.config.shutdown_timeout as i64;
                 tokio::spawn(async move {
                     let own = container.view().record.config.stop_timeout;
-                    let query = ContainerStop { timeout: Some(own.unwrap_or(seconds)), ..ContainerStop::default() };
+                    let query = ContainerStop {
+                        timeout: Some(own.unwrap_or(seconds.min(crate::lifecycle::GRACE))),
+                        ..ContainerStop::default()
+                    };
                     if let Err(error) = lifecycle.stop_for_shutdown(&container, &query).await {
                         tracing::warn!(container = %container.id, %error, "cannot stop");
                     }

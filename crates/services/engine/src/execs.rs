@@ -15,12 +15,14 @@ use crate::container::{Container, Registry, Status, Task};
 use crate::creator::tell;
 use crate::events::Events;
 use crate::rootfs::Root;
-use crate::spec::{ExecInput, exec_process};
+use crate::spec::{ExecInput, Identity, exec_process};
 use crate::{EngineError, blocking, identity};
 
 /// How an exec stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Run {
+    /// Whom it runs as, once that was looked up.
+    identity: Option<Identity>,
     started: bool,
     running: bool,
     pid: u32,
@@ -34,6 +36,26 @@ struct Exec {
     task: Task,
     request: ExecCreateRequest,
     run: watch::Sender<Run>,
+}
+
+impl Exec {
+    /// Looks the asked-for user up in the files of the running container; `None` if none is asked for.
+    async fn look_up(&self, task: &Task) -> Result<Option<Identity>, EngineError> {
+        if self.request.user.is_empty() {
+            return Ok(None);
+        }
+        let (user, pid) = (self.request.user.clone(), task.pid);
+        let add = self.container.view().record.host.group_add.clone().unwrap_or_default();
+        let looked_up = blocking(move || {
+            let root = Root::of_process(pid).map_err(|e| EngineError::File {
+                operation: "open the root file system of process",
+                path: pid.to_string().into(),
+                source: e.into(),
+            })?;
+            Ok::<_, EngineError>(identity::look_up(&user, &add, &root)?)
+        });
+        looked_up.await?.map(Some)
+    }
 }
 
 /// All execs of one engine.
@@ -117,13 +139,16 @@ impl Execs {
         Ok(id)
     }
 
-    /// What can be refused before the client is answered: an unknown exec, one that ran, a container that stopped.
-    pub fn check_start(&self, id: &str) -> Result<Shape, EngineError> {
+    /// What can be refused before the client is answered: an unknown exec, one that ran, a container that stopped, a user
+    /// that does not exist.
+    pub async fn check_start(&self, id: &str) -> Result<Shape, EngineError> {
         let exec = self.find(id)?;
         if exec.run.borrow().started {
             return Err(EngineError::ExecRan(id.to_owned()));
         }
-        Self::running_task(&exec.container, exec.container.id.as_str())?;
+        let task = Self::running_task(&exec.container, exec.container.id.as_str())?;
+        let identity = exec.look_up(&task).await?;
+        exec.run.send_modify(|run| run.identity = identity);
         Ok(Shape { tty: exec.request.tty, stdin: exec.request.attach_stdin })
     }
 
@@ -158,21 +183,10 @@ impl Execs {
     async fn try_start(self: &Arc<Self>, exec: &Arc<Exec>, request: &ExecStartRequest) -> Result<Started, EngineError> {
         let task = Self::running_task(&exec.container, exec.container.id.as_str())?;
         let wants = &exec.request;
-        let user = match wants.user.as_str() {
-            "" => None,
-            user => {
-                let (user, pid) = (user.to_owned(), task.pid);
-                let add = exec.container.view().record.host.group_add.clone().unwrap_or_default();
-                let looked_up = blocking(move || {
-                    let root = Root::of_process(pid).map_err(|e| EngineError::File {
-                        operation: "open the root file system of process",
-                        path: pid.to_string().into(),
-                        source: e.into(),
-                    })?;
-                    Ok::<_, EngineError>(identity::look_up(&user, &add, &root)?)
-                });
-                Some(looked_up.await??)
-            }
+        let known = exec.run.borrow().identity.clone();
+        let user = match known {
+            Some(identity) => Some(identity),
+            None => exec.look_up(&task).await?,
         };
         let console = request.console_size.or(wants.console_size).map_or([0, 0], |pair| pair.0);
         let process = exec_process(&ExecInput {
@@ -265,7 +279,7 @@ impl Execs {
     /// Shows an exec.
     pub fn inspect(&self, id: &str) -> Result<ExecInspect, EngineError> {
         let exec = self.find(id)?;
-        let run = *exec.run.borrow();
+        let run = exec.run.borrow().clone();
         let request = &exec.request;
         let mut words = request.cmd.clone().unwrap_or_default().into_iter();
         Ok(ExecInspect {

@@ -89,7 +89,10 @@ impl Streams {
             // The sender lives in the container that this future holds.
             let state = watch.wait_for(holds).await.map(|v| v.state.clone());
             drop(container);
-            state.map_or(Ended { code: 0, error: String::new() }, |s| Ended { code: s.exit_code, error: s.error })
+            let Ok(state) = state else { return Ended { code: 0, error: String::new() } };
+            // A container that was removed after a failed start has told whoever started it (moby `State.SetRemoved`).
+            let error = if condition == WaitCondition::Removed { String::new() } else { state.error };
+            Ended { code: state.exit_code, error }
         })
     }
 
@@ -271,6 +274,10 @@ async fn connect(
 /// The output of a container that has ended already, from its log.
 async fn past(config: &EngineConfig, view: &View, request: AttachRequest) -> Result<UnixStream, EngineError> {
     let (client, mut ours) = UnixStream::pair().map_err(pair)?;
+    if view.removed {
+        // Its log went with it; the client gets an end of file.
+        return Ok(client);
+    }
     if let Some(mut chunks) = replay(config, view, request, None)? {
         tokio::spawn(async move {
             copy_chunks(&mut chunks, &mut ours).await;

@@ -430,6 +430,7 @@ async fn the_next_engine_knows_what_the_last_one_left() {
     assert_eq!(ended(&engine, "done").await, 9);
     create(&engine, "new", &["true"], |_, _| {}).await;
     engine.close().await;
+    drop(engine);
     let engine = place.open().await;
     let done = engine.lists.inspect("done", false).expect("known");
     assert_eq!((done.state.status.as_str(), done.state.exit_code), ("exited", 9));

@@ -29,6 +29,7 @@ pub(crate) use launch::{ENDPOINT_FILE, log_config};
 pub use remove::RemoveOptions;
 pub use saver::Saver;
 pub(crate) use saver::current_record;
+pub(crate) use stop::GRACE;
 
 /// What starting, ending and removing need.
 pub struct Lifecycle {

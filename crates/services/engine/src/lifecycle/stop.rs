@@ -11,11 +11,11 @@ use wharf_types::Signal;
 
 use super::Lifecycle;
 use crate::EngineError;
-use crate::container::{Container, Status, View};
+use crate::container::{Container, LookupError, Status, View};
 use crate::creator::tell;
 
 /// How long a container has between its stop signal and SIGKILL, unless it or the client says otherwise.
-const GRACE: i64 = 10;
+pub(crate) const GRACE: i64 = 10;
 /// How long a killed container may take to end.
 const KILLED: Duration = Duration::from_secs(10);
 
@@ -151,7 +151,10 @@ impl Lifecycle {
 
     /// Sends a signal; an empty text is SIGKILL, which also waits for the end.
     pub async fn kill(self: &Arc<Self>, name: &str, signal: &str) -> Result<(), EngineError> {
-        let container = self.registry.find(name)?;
+        let found = self.registry.find(name);
+        let unknown =
+            |e: LookupError| EngineError::Kill { name: name.to_owned(), kind: e.kind(), reason: e.to_string() };
+        let container = found.map_err(unknown)?;
         let parsed = if signal.is_empty() { Ok(Signal::KILL) } else { Signal::parse(signal) };
         let signal = parsed.map_err(|error| EngineError::KillSignal { name: name.to_owned(), error })?;
         let view = container.view();

@@ -1,4 +1,5 @@
-//! From a container's configuration to its OCI runtime configuration: pure but for looking at device nodes.
+//! From a container's configuration to its OCI runtime configuration: pure but for looking at device nodes
+//! and at the daemon's own capabilities.
 
 mod devices;
 mod mounts;

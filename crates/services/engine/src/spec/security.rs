@@ -43,8 +43,18 @@ pub const MASKED: &[&str] = &[
 /// Docker's defaults (moby `oci/defaults.go`).
 pub const READONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// All capabilities that this daemon can hand on: in a container or a sandboxed host its own bounding set
+/// (`CapBnd` of proc_pid_status(5)) may lack some, and asking for them would fail the start.
 pub(super) fn all_capabilities() -> Vec<String> {
-    CAPABILITIES.iter().map(|c| format!("CAP_{c}")).collect()
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("CapBnd:"));
+    within(line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX))
+}
+
+/// The names of a set of capabilities.
+pub(super) fn within(set: u64) -> Vec<String> {
+    let numbered = CAPABILITIES.iter().enumerate();
+    numbered.filter(|(number, _)| set & (1 << number) != 0).map(|(_, name)| format!("CAP_{name}")).collect()
 }
 
 /// Works the set out of privileged, `CapAdd` and `CapDrop` (moby `oci/caps.TweakCapabilities`).
