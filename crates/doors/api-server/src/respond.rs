@@ -94,14 +94,18 @@ pub struct Streamed {
 }
 
 impl Streamed {
-    /// Sends what a channel gives, each item through `encode`. An error after the start ends the connection, so that
+    /// Sends what a channel gives, after `first` if there is one, each item through `encode`. An error after the start ends the connection, so that
     /// the client sees the stream as cut.
     pub fn of<T: Send + 'static>(
+        mut first: Option<Result<T, ApiError>>,
         mut items: Outgoing<T>,
         mut encode: impl FnMut(Result<T, ApiError>) -> Result<Bytes, ApiError> + Send + 'static,
         ends: Ends,
     ) -> Self {
-        let next = move |cx: &mut Context<'_>| items.poll_recv(cx).map(|item| item.map(&mut encode));
+        let next = move |cx: &mut Context<'_>| match first.take() {
+            Some(item) => Poll::Ready(Some(encode(item))),
+            None => items.poll_recv(cx).map(|item| item.map(&mut encode)),
+        };
         Self { next: Box::new(next), gone: ends.wait() }
     }
 
@@ -153,11 +157,15 @@ impl Ends {
 
 /// Newline-delimited JSON. An error ends the connection: a list of values has no place for it.
 pub fn lines<T: Serialize + Send + 'static>(items: Outgoing<T>, ends: Ends) -> Streamed {
-    Streamed::of(items, |item| item.map(|value| json_line(&value).into()), ends)
+    Streamed::of(None, items, |item| item.map(|value| json_line(&value).into()), ends)
 }
 
 /// A progress stream. An error becomes its last line.
-pub fn progress(items: Outgoing<api::Progress>, ends: Ends) -> Streamed {
+pub fn progress(
+    first: Option<Result<api::Progress, ApiError>>,
+    items: Outgoing<api::Progress>,
+    ends: Ends,
+) -> Streamed {
     let encode = |item: Result<api::Progress, ApiError>| {
         let line = item.unwrap_or_else(|e| api::Progress {
             error: e.message.clone(),
@@ -168,10 +176,10 @@ pub fn progress(items: Outgoing<api::Progress>, ends: Ends) -> Streamed {
         bytes.insert(bytes.len() - 1, b'\r');
         Ok(bytes.into())
     };
-    Streamed::of(items, encode, ends)
+    Streamed::of(first, items, encode, ends)
 }
 
 /// Bytes as they come.
 pub fn bytes(items: Outgoing<Bytes>, ends: Ends) -> Streamed {
-    Streamed::of(items, |item| item, ends)
+    Streamed::of(None, items, |item| item, ends)
 }

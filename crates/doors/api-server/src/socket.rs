@@ -188,12 +188,14 @@ fn rfind(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 pub struct HyperIo {
     socket: Arc<Socket>,
     gate: Arc<Gate>,
+    /// Whether the first line of the connection is still coming in.
+    first_line: bool,
 }
 
 impl HyperIo {
     /// Wraps a connection.
     pub fn new(socket: Arc<Socket>, gate: Arc<Gate>) -> Self {
-        Self { socket, gate }
+        Self { socket, gate, first_line: true }
     }
 }
 
@@ -205,14 +207,39 @@ thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_AT_ONCE].into_boxed_slice());
 }
 
+fn end_of_line(bytes: &[u8]) -> usize {
+    bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |at| at + 1)
+}
+
+/// Passes a byte of the request line on. Go's server takes characters that URLs must escape, and people type them
+/// (`curl -g '…/events?filters={"type":["container"]}'`); hyper refuses them, so they are escaped here. Only the
+/// first line of a connection is: client libraries, which keep connections, escape by themselves.
+fn put_escaped(byte: u8, buf: &mut ReadBufCursor<'_>) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let odd = matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f..);
+    if odd && buf.remaining() >= 3 {
+        buf.put_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+    } else {
+        buf.put_slice(&[byte]);
+    }
+}
+
 impl Read for HyperIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        let limit = buf.remaining().min(READ_AT_ONCE);
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        // Escaping makes three bytes of one.
+        let room = if this.first_line { (buf.remaining() / 3).max(1) } else { buf.remaining() };
+        let limit = room.min(READ_AT_ONCE);
         loop {
-            ready!(self.socket.poll_read_ready(cx))?;
+            ready!(this.socket.poll_read_ready(cx))?;
             let read: io::Result<()> = BUFFER.with_borrow_mut(|space| {
-                let n = self.socket.try_read(&mut space[..limit])?;
-                buf.put_slice(&space[..n]);
+                let n = this.socket.try_read(&mut space[..limit])?;
+                let (line, rest) = space[..n].split_at(if this.first_line { end_of_line(&space[..n]) } else { 0 });
+                this.first_line &= rest.is_empty() && !line.ends_with(b"\n");
+                for byte in line {
+                    put_escaped(*byte, &mut buf);
+                }
+                buf.put_slice(rest);
                 Ok(())
             });
             match read {

@@ -118,6 +118,18 @@ fn create_bodies_are_checked_in_docker_s_words() {
 }
 
 #[test]
+fn a_failed_import_is_a_status_and_bad_parameters_are_named() {
+    let server = Server::start();
+    let import = server.ask("POST /images/create?fromSrc=-&repo=broken HTTP/1.1", "x");
+    assert_eq!((import.status, import.message().as_str()), (400, "no such change"));
+    assert_eq!(server.get("/volumes?filters=x").message(), "error reading volume filters: invalid filter");
+    let keys = server.post("/containers/a/exec", "{\"Cmd\":[\"x\"],\"DetachKeys\":\"zz\"}");
+    assert_eq!((keys.status, keys.message().as_str()), (500, "Invalid escape keys (zz) provided"));
+    let platform = server.post("/containers/create?platform=a/b/c/d", "{\"Image\":\"i\"}");
+    assert_eq!(platform.message(), "\"a/b/c/d\": cannot parse platform specifier: invalid argument");
+}
+
+#[test]
 fn a_body_that_ends_early_creates_nothing() {
     let server = Server::start();
     let mut raw = server.connect();
@@ -320,4 +332,16 @@ fn a_body_that_nobody_reads_does_not_cost_its_sender_the_answer() {
     }
     raw.send(b"GET /_ping HTTP/1.1\r\nHost: d\r\n\r\n");
     raw.until(b"\r\n\r\nOK");
+}
+
+#[test]
+fn characters_that_urls_should_escape_are_taken_as_typed() {
+    let server = Server::start();
+    assert_eq!(server.get("/events?until=1&filters={\"type\":[\"container\"]}").status, 200);
+    let bad = server.get("/events?until=1&filters={\"a\":1}");
+    assert_eq!((bad.status, bad.message().as_str()), (400, "invalid filter"));
+    let mut raw = server.connect();
+    raw.send(b"GET /events?until=1&filters={\"type\"");
+    raw.send(b":[\"container\"]} HTTP/1.1\r\nHost: \"d\"\r\nConnection: close\r\n\r\n");
+    assert!(raw.rest().starts_with(b"HTTP/1.1 200 OK"));
 }

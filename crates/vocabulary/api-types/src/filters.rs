@@ -111,7 +111,11 @@ impl Filters {
             (Some("0" | "false"), None) => Ok(false),
             (Some("1" | "true"), Some("1" | "true")) => Ok(true),
             (Some("0" | "false"), Some("0" | "false")) => Ok(false),
-            (Some(value), _) => Err(FilterError::BadValue { key: key.to_owned(), value: value.to_owned() }),
+            // Docker prints the values as Go prints a list.
+            _ => {
+                let value = format!("[{}]", self.get(key).collect::<Vec<_>>().join(" "));
+                Err(FilterError::BadValue { key: key.to_owned(), value })
+            }
         }
     }
 
@@ -149,7 +153,7 @@ mod tests {
         let f = Filters::parse(r#"{"dangling":{"maybe":true}}"#).expect("map");
         assert_eq!(f.check_keys(&["status"]).expect_err("unknown").to_string(), "invalid filter 'dangling'");
         let e = f.bool_or("dangling", false).expect_err("maybe");
-        assert_eq!(e.to_string(), "invalid filter 'dangling=maybe'");
+        assert_eq!(e.to_string(), "invalid filter 'dangling=[maybe]'");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::gotypes::Root;
 use crate::respond;
 use crate::routes::Endpoint;
 
-const UPDATE: Root = Root { value: "container.UpdateConfig", prefix: "" };
+const UPDATE: Root = Root { value: "container.UpdateConfig", prefix: "UpdateConfig" };
 const COMMIT: Root = Root { value: "container.Config", prefix: "Config" };
 
 /// Carries out a request on containers.
@@ -33,6 +33,10 @@ async fn create(mut call: Call) -> Handled {
     let mut request = crate::create::decode(&body)?;
     crate::shapes::age_create(&mut request, &call.version);
     let platform = if call.version.before(41) { "" } else { call.query.text("platform") };
+    if platform.split('/').count() > 3 {
+        let text = format!("{platform:?}: cannot parse platform specifier: invalid argument");
+        return Err(ApiError::invalid(text));
+    }
     let made = call.backends.containers.create(call.query.text("name"), platform, request).await?;
     Ok(respond::json(StatusCode::CREATED, &made))
 }

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use wharf_api_types as api;
+use wharf_error::Kind;
 
 use crate::backend::ExecStarted;
 use crate::call::{Call, Handled};
@@ -21,6 +22,9 @@ pub async fn handle(mut call: Call) -> Handled {
             if request.cmd.as_ref().is_none_or(Vec::is_empty) {
                 return Err(ApiError::invalid("No exec command specified"));
             }
+            DetachKeys::parse(&request.detach_keys).map_err(|_| {
+                ApiError::new(Kind::System, format!("Invalid escape keys ({}) provided", request.detach_keys))
+            })?;
             let id = call.backends.execs.create(&call.name, request).await?;
             Ok(respond::json(StatusCode::CREATED, &api::IdResponse { id }))
         }

@@ -31,13 +31,18 @@ async fn create(call: Call) -> Handled {
             changes: q.all("changes"),
             platform,
         };
-        images.import(import, call.upload()).await?
+        let mut lines = images.import(import, call.upload()).await?;
+        // An import says nothing before its end, so that a failure can still be a status.
+        return match lines.recv().await {
+            Some(Err(e)) => Err(e),
+            first => Ok(respond::stream("application/json", respond::progress(first, lines, ends))),
+        };
     } else {
         let auth = call.headers.get("x-registry-auth").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         let (image, tag) = (q.text("fromImage").to_owned(), q.text("tag").to_owned());
         images.pull(query::ImagePull { image, tag, platform, auth }).await?
     };
-    Ok(respond::stream("application/json", respond::progress(lines, ends)))
+    Ok(respond::stream("application/json", respond::progress(None, lines, ends)))
 }
 
 async fn load(call: Call) -> Handled {
@@ -45,7 +50,7 @@ async fn load(call: Call) -> Handled {
     let load = query::ImageLoad { quiet: call.query.flag_or("quiet", true), platforms };
     let (images, ends) = (call.backends.images.clone(), call.ends());
     let lines = images.load(load, call.upload()).await?;
-    Ok(respond::stream("application/json", respond::progress(lines, ends)))
+    Ok(respond::stream("application/json", respond::progress(None, lines, ends)))
 }
 
 async fn save(call: Call) -> Handled {

@@ -14,7 +14,13 @@ const CREATE: Root = Root { value: "volume.CreateOptions", prefix: "CreateOption
 /// Carries out a request on volumes.
 pub async fn handle(mut call: Call) -> Handled {
     match call.endpoint {
-        Endpoint::VolumeList => Ok(call.ok(&call.backends.volumes.list(call.query.filters()?).await?)),
+        Endpoint::VolumeList => {
+            let filters = call
+                .query
+                .filters()
+                .map_err(|e| ApiError { message: format!("error reading volume filters: {}", e.message), ..e })?;
+            Ok(call.ok(&call.backends.volumes.list(filters).await?))
+        }
         Endpoint::VolumeInspect => Ok(call.ok(&call.backends.volumes.inspect(&call.name).await?)),
         Endpoint::VolumeCreate => {
             let request: api::VolumeCreateRequest = call.json(CREATE).await?;

@@ -317,7 +317,12 @@ impl ImageBackend for Fake {
     fn prune(&self, _: api::Filters) -> Reply<'_, api::ImagePruneResponse> {
         refuse()
     }
-    fn import(&self, _: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
+    fn import(&self, query: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
+        if query.repo == "broken" {
+            let (send, receive) = mpsc::channel(1);
+            send.try_send(Err(ApiError::invalid("no such change"))).expect("room");
+            return ok(receive);
+        }
         self.take(body)
     }
     fn pull(&self, _: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>> {
