@@ -373,10 +373,10 @@ impl Client {
     }
 
     /// Turns an answer that says no into the daemon's error.
-    fn refused(&self, head: Head, connection: Connection) -> Error {
+    fn refused(&self, head: Head, connection: Connection, head_request: bool) -> Error {
         let status = head.status;
         let mut body = Vec::new();
-        if let Ok(streamed) = Streamed::new(head, connection, false) {
+        if let Ok(streamed) = Streamed::new(head, connection, head_request) {
             let mut limited = streamed.take(1 << 20);
             // A body cut short still says more than none.
             let _ = limited.read_to_end(&mut body);
@@ -411,7 +411,7 @@ impl Client {
             return Streamed::new(head, connection, head_request);
         }
         let copy = head.clone();
-        let error = self.refused(head, connection);
+        let error = self.refused(head, connection, head_request);
         if !self.outdated(&copy, &error) {
             return Err(error);
         }
@@ -419,7 +419,7 @@ impl Client {
         if head.status < 400 {
             Streamed::new(head, connection, head_request)
         } else {
-            Err(self.refused(head, connection))
+            Err(self.refused(head, connection, head_request))
         }
     }
 
@@ -465,7 +465,7 @@ impl Client {
         if head.status < 400 {
             return Streamed::new(head, connection, head_request);
         }
-        Err(self.refused(head, connection))
+        Err(self.refused(head, connection, head_request))
     }
 
     /// Reads the answer of a request that was sent with `upgrade`, and takes the connection over.
@@ -475,7 +475,7 @@ impl Client {
     pub fn take_over(&self, pending: Pending) -> Result<Hijacked, Error> {
         let mut connection = pending.connection;
         let head = connection.read_head()?.ok_or_else(closed)?;
-        if head.status < 400 { Ok(Hijacked { head, connection }) } else { Err(self.refused(head, connection)) }
+        if head.status < 400 { Ok(Hijacked { head, connection }) } else { Err(self.refused(head, connection, false)) }
     }
 
     /// Sends a request that turns the connection into a raw stream (attach, exec start).
@@ -495,7 +495,7 @@ impl Client {
                 return Ok(Hijacked { head, connection });
             }
             let copy = head.clone();
-            let error = self.refused(head, connection);
+            let error = self.refused(head, connection, false);
             if !self.outdated(&copy, &error) {
                 return Err(error);
             }

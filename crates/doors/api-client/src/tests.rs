@@ -79,6 +79,12 @@ fn the_daemons_message_is_the_error() {
 }
 
 #[test]
+fn a_refused_head_request_is_not_waited_on_for_a_body() {
+    let (_dir, client, _thread) = daemon(vec!["HTTP/1.1 404 Not Found\r\nContent-Length: 31\r\n\r\n"]);
+    assert_eq!(client.call(Request::new("HEAD", "/a")).unwrap_err().status(), Some(404));
+}
+
+#[test]
 fn nobody_listening_is_dockers_message() {
     let client = Client::new(Host::parse("unix:///nonexistent.sock").unwrap(), None, "test");
     assert_eq!(

@@ -78,7 +78,7 @@ fn execute(words: &[String]) -> Result<(), Exit> {
             match matches.command.action {
                 Action::Run(command) => command(&mut shell, &matches),
                 Action::Later(feature) => Err(Exit::new(format!(
-                    "{}: not available yet: {feature} comes in a later release of {PRODUCT}",
+                    "{}: not available yet: {feature} will come with a later release of {PRODUCT}",
                     matches.command.full_name()
                 ))),
                 // The parser hands out no group.

@@ -148,12 +148,6 @@ fn server(out: &mut String, i: &Info) -> Vec<String> {
     let pools = i.default_address_pools.clone().unwrap_or_default();
     let pools: Vec<String> = pools.iter().map(|p| format!("Base: {}, Size: {}", p.base, p.size)).collect();
     lines(out, "Default Address Pools", &pools);
-    if let Some(f) = &i.firewall_backend {
-        say(out, "Firewall Backend", &f.driver);
-        for [k, v] in f.info.iter().flatten() {
-            say(out, &format!(" {k}"), v);
-        }
-    }
     i.warnings.clone().unwrap_or_default()
 }
 

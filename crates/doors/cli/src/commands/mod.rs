@@ -2,6 +2,7 @@
 
 pub mod completion;
 pub mod context;
+pub mod copy;
 pub mod dial;
 pub mod disk;
 pub mod events;

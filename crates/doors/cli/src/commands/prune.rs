@@ -21,11 +21,7 @@ fn confirmed(m: &Matches, what: &str) -> Result<bool, Exit> {
     out.flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
-    let yes = matches!(answer.trim(), "y" | "Y");
-    if !yes {
-        writeln!(out)?;
-    }
-    Ok(yes)
+    Ok(matches!(answer.trim(), "y" | "Y"))
 }
 
 /// Deletes; the extra filter stands for `--all`.

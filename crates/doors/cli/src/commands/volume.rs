@@ -85,21 +85,23 @@ pub fn create(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
             "conflicting options: cannot specify a volume-name through both --name and as a positional arg",
         ));
     }
-    let map = |flag: &str| -> StringMap {
-        m.list(flag)
+    let map = |flag: &str| -> Option<StringMap> {
+        let map: StringMap = m
+            .list(flag)
             .iter()
             .map(|v| {
                 let (k, v) = v.split_once('=').unwrap_or((v, ""));
                 (k.to_owned(), v.to_owned())
             })
-            .collect()
+            .collect();
+        if map.is_empty() { None } else { Some(map) }
     };
     let name = if m.args.is_empty() { m.text("name") } else { m.first() };
     let request = VolumeCreateRequest {
         name: name.to_owned(),
         driver: m.text("driver").to_owned(),
-        driver_opts: Some(map("opt")),
-        labels: Some(map("label")),
+        driver_opts: map("opt"),
+        labels: map("label"),
     };
     let body = serde_json::to_vec(&request).map_err(|e| Exit::new(e.to_string()))?;
     let made: Volume = shell.client()?.call(Request::post("/volumes/create").json(body))?.parse()?;

@@ -110,6 +110,12 @@ const PUSH: &[Flag] = &[
     flag("quiet", 'q', Kind::Bool, "", "Print nothing while it is sent"),
 ];
 
+const RMI: &[Flag] = &[
+    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
+    flag("no-prune", ' ', Kind::Bool, "", "Leave untagged parents"),
+    flag("platform", ' ', Kind::Strings, "", "Platform, such as linux/amd64"),
+];
+
 const SAVE: &[Flag] = &[
     flag("output", 'o', Kind::Text, "", "Write to this file, not to standard output"),
     flag("platform", ' ', Kind::Text, "", "Platform, such as linux/amd64"),
@@ -136,12 +142,6 @@ const MANIFEST_INSPECT: &[Flag] = &[
 const MANIFEST_PUSH: &[Flag] = &[
     flag("insecure", ' ', Kind::Bool, "", "Allow registries without TLS or with a certificate that is not known"),
     flag("purge", 'p', Kind::Bool, "", "Delete the local list afterwards"),
-];
-
-const RMI: &[Flag] = &[
-    flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
-    flag("no-prune", ' ', Kind::Bool, "", "Leave untagged parents"),
-    flag("platform", ' ', Kind::Strings, "", "Platform, such as linux/amd64"),
 ];
 
 const SEARCH: &[Flag] = &[
@@ -353,6 +353,18 @@ pub(super) const COMMANDS: &[Command] = &[
         interspersed: true,
         flags: &[PUSH],
         action: Action::Later("pushing images"),
+    },
+    Command {
+        path: "image rm",
+        aliases: &["image remove", "rmi"],
+        usage: "[OPTIONS] IMAGE [IMAGE...]",
+        summary: "Delete images",
+        group: Group::Other,
+        hidden: false,
+        arity: Arity::new(1, usize::MAX),
+        interspersed: true,
+        flags: &[RMI],
+        action: Action::Run(commands::images::remove),
     },
     Command {
         path: "image save",
