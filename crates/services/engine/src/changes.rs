@@ -31,7 +31,7 @@ impl Changes {
     pub async fn rename(&self, name: &str, new_name: &str) -> Result<(), EngineError> {
         let container = self.registry.find(name)?;
         let new = new_name.strip_prefix('/').unwrap_or(new_name);
-        if name.is_empty() || new.is_empty() {
+        if name.is_empty() || new_name.is_empty() {
             return Err(EngineError::RenameEmpty);
         }
         let _guard = container.lock.lock().await;
@@ -101,7 +101,7 @@ impl Changes {
         point("update.after-commit");
         let view = container.publish(|v| v.record = Arc::new(record));
         tell(&self.events, &view.record, "update", &[]);
-        Ok(ContainerUpdateResponse { warnings: Some(warnings) })
+        Ok(ContainerUpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
     }
 
     /// Removes all containers that do not run and match.

@@ -49,6 +49,10 @@ pub enum EngineError {
     Kill { name: String, kind: Kind, reason: String },
     #[error("cannot kill container: {name}: {error}")]
     KillSignal { name: String, error: SignalError },
+    #[error("cannot stop container: {name}: {error}")]
+    StopSignal { name: String, error: SignalError },
+    #[error("invalid filter: 'type'='{0}'")]
+    NetworkType(String),
     #[error(transparent)]
     Signal(#[from] SignalError),
     #[error("container {0} is already running")]
@@ -296,7 +300,6 @@ impl HasKind for EngineError {
             | EngineError::StartPaused
             | EngineError::StartRemoved
             | EngineError::AlreadyPaused(_)
-            | EngineError::NotPaused(_)
             | EngineError::AttachPaused(_)
             | EngineError::AttachRestarting(_)
             | EngineError::ExecPaused(_)
@@ -321,7 +324,11 @@ impl HasKind for EngineError {
             EngineError::RenameName(e) => e.kind(),
             EngineError::Later(_) => Kind::NotImplemented,
             EngineError::ShuttingDown => Kind::Unavailable,
-            EngineError::Update { .. }
+            // A 500 in moby, which leaves these errors without a kind.
+            EngineError::NotPaused(_)
+            | EngineError::StopSignal { .. }
+            | EngineError::NetworkType(_)
+            | EngineError::Update { .. }
             | EngineError::PsNoPid
             | EngineError::Tar(_)
             | EngineError::Ps(_)

@@ -126,7 +126,7 @@ impl Execs {
         if words.is_empty() {
             return Err(EngineError::ExecEmpty);
         }
-        if let Some(bad) = request.env.iter().flatten().find(|e| e.is_empty() || e.starts_with('=')) {
+        if let Some(bad) = request.env.iter().flatten().find(|e| e.is_empty()) {
             return Err(crate::create::CreateError::Environment(bad.clone()).into());
         }
         let id = ExecId::from_bytes(crate::random_bytes());

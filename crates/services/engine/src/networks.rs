@@ -115,6 +115,9 @@ impl NetworkList {
     /// Lists.
     pub fn list(&self, filters: &Filters) -> Result<Vec<Network>, EngineError> {
         filters.check_keys(&["dangling", "driver", "id", "label", "name", "scope", "type"])?;
+        if let Some(other) = filters.get("type").find(|v| !matches!(*v, "builtin" | "custom")) {
+            return Err(EngineError::NetworkType(other.to_owned()));
+        }
         let dangling = filters.contains("dangling").then(|| filters.bool_or("dangling", false)).transpose()?;
         let any =
             |key: &str, test: &dyn Fn(&str) -> bool| filters.get(key).next().is_none() || filters.get(key).any(test);

@@ -141,8 +141,13 @@ impl Streams {
     /// Sets the size of the first process's terminal.
     pub async fn resize(&self, name: &str, height: u32, width: u32) -> Result<(), EngineError> {
         let container = self.registry.find(name)?;
-        let task = container.view().task.clone();
+        let view = container.view();
+        let task = view.task.clone();
         let task = task.ok_or_else(|| EngineError::NotRunning(container.id.to_string()))?;
+        if !view.record.config.tty {
+            // Nothing has that size; moby takes the call, too.
+            return Ok(());
+        }
         Ok(task.shim.resize(None, width.min(65_535) as u16, height.min(65_535) as u16).await?)
     }
 

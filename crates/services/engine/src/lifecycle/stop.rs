@@ -64,7 +64,10 @@ impl Lifecycle {
         if !view.state.status.is_running() {
             return Err(EngineError::AlreadyStopped(container.id.to_string()));
         }
-        self.stop_run(&container, query).await
+        self.stop_run(&container, query).await.map_err(|e| match e {
+            EngineError::Signal(error) => EngineError::StopSignal { name: name.to_owned(), error },
+            other => other,
+        })
     }
 
     /// Takes a container out of its restart policy.

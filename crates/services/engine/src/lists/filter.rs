@@ -29,6 +29,8 @@ const KEYS: &[&str] = &[
 
 const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
+const HEALTH: &[&str] = &["none", "starting", "healthy", "unhealthy"];
+
 /// A checked filter.
 pub(super) struct Filter<'a> {
     filters: &'a Filters,
@@ -49,6 +51,12 @@ impl<'a> Filter<'a> {
             if !STATES.contains(&state) {
                 let reason = format!("invalid value for state ({state}): must be one of {}", STATES.join(", "));
                 return Err(wrong("status", state, reason));
+            }
+        }
+        for health in filters.get("health") {
+            if !HEALTH.contains(&health) {
+                let reason = format!("invalid value for health ({health}): must be one of {}", HEALTH.join(", "));
+                return Err(wrong("health", health, reason));
             }
         }
         let mut exited = Vec::new();
