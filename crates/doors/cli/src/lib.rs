@@ -95,3 +95,6 @@ fn print(text: &str) -> Result<(), Exit> {
     out.flush()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
