@@ -45,6 +45,7 @@ pub const POINTS: &[&str] = &[
     "remove.after-task",
     "remove.after-volumes",
     "remove.before-commit",
+    "remove.volume-aside",
     "remove.begin",
     "remove.done",
     "rename.after-commit",

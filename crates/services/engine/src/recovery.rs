@@ -91,6 +91,7 @@ pub(crate) async fn take_stock(
         shims.remove(&id)?;
     }
     clear_cgroups(config, &inventory);
+    clear_links(config);
     Ok(inventory)
 }
 
@@ -174,6 +175,11 @@ fn clear_folders(config: &EngineConfig, records: &BTreeMap<String, ContainerReco
             })?;
         }
     }
+    Ok(())
+}
+
+/// Removes links to network namespaces whose shim is gone.
+fn clear_links(config: &EngineConfig) {
     let links = config.exec_root.join("netns");
     for entry in std::fs::read_dir(links).into_iter().flatten().flatten() {
         // A link whose shim is gone leads nowhere.
@@ -181,7 +187,6 @@ fn clear_folders(config: &EngineConfig, records: &BTreeMap<String, ContainerReco
             let _ = std::fs::remove_file(entry.path());
         }
     }
-    Ok(())
 }
 
 /// Kills what is in a container's cgroup and removes it.

@@ -1,11 +1,11 @@
 //! Local volumes: folders under the data root, with a record each.
 //!
 //! ```text
-//! <data-root>/volumes/<name>/_data        the content          <data-root>/volumes/.new-<name>/   not yet committed
+//! <data-root>/volumes/<name>/_data        the content          <data-root>/volumes/.new-<name>/   being made or removed
 //! ```
 //!
-//! A volume is made beside its place, recorded, and then renamed: what a crash leaves is either finished (a record
-//! without a folder) or removed (a folder without a record).
+//! A volume is made beside its place, recorded, and then renamed; it is removed the other way round. What a crash leaves
+//! beside its place is put there if it has a record, and deleted if it has none.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 use wharf_api_types::{Filters, StringMap, Volume, VolumeCreateRequest, VolumeList, VolumePruneResponse, VolumeUsage};
+use wharf_fault::point;
 use wharf_metadata::{Batch, Record, Store, Table};
 use wharf_types::Timestamp;
 
@@ -246,17 +247,38 @@ impl Volumes {
         }
         let mut batch = Batch::new();
         batch.remove(Table::Volumes, name);
-        self.store.submit(batch).await?;
+        self.set_aside(name);
+        point("remove.volume-aside");
+        if let Err(e) = self.store.submit(batch).await {
+            self.put_back(name);
+            return Err(e.into());
+        }
         self.forget(name)
     }
 
-    /// Removes a volume whose record is gone from the store.
+    fn aside(&self, name: &str) -> PathBuf {
+        self.folder.join(format!(".new-{name}"))
+    }
+
+    /// Takes a volume's folder from its place, before the commit that removes its record: a crash before the commit has
+    /// [`Volumes::open`] put it back, a crash after it has it removed.
+    pub(crate) fn set_aside(&self, name: &str) {
+        if let Err(error) = std::fs::rename(self.folder.join(name), self.aside(name)) {
+            tracing::warn!(volume = name, %error, "cannot set the volume aside");
+        }
+    }
+
+    /// Puts a volume's folder back, after a commit that failed.
+    pub(crate) fn put_back(&self, name: &str) {
+        if let Err(error) = std::fs::rename(self.aside(name), self.folder.join(name)) {
+            tracing::warn!(volume = name, %error, "cannot put the volume back");
+        }
+    }
+
+    /// Deletes a volume that was set aside and whose record is gone from the store.
     pub(crate) fn forget(&self, name: &str) -> Result<(), EngineError> {
         self.known.write().unwrap_or_else(PoisonError::into_inner).remove(name);
-        let place = self.folder.join(name);
-        // Renamed first, so that a crash while deleting leaves what `open` removes.
-        let aside = self.folder.join(format!(".new-{name}"));
-        std::fs::rename(&place, &aside).map_err(|e| file("rename", &place, e))?;
+        let aside = self.aside(name);
         std::fs::remove_dir_all(&aside).map_err(|e| file("remove", &aside, e))?;
         self.tell("destroy", name, &[]);
         Ok(())

@@ -73,6 +73,7 @@ impl Lifecycle {
         let volumes = match removal.ticket.await {
             Ok(()) => removal.volumes,
             Err(e) => {
+                removal.volumes.iter().for_each(|name| self.volumes.put_back(name));
                 container.publish(|v| v.state.status = before);
                 return Err(e.into());
             }
@@ -88,6 +89,7 @@ impl Lifecycle {
         let volumes = if volumes { self.unshared(record) } else { Vec::new() };
         for name in &volumes {
             batch.remove(Table::Volumes, name);
+            self.volumes.set_aside(name);
         }
         point("remove.before-commit");
         Removal { ticket: self.store.submit(batch), volumes }
@@ -111,6 +113,7 @@ impl Lifecycle {
             Ok(()) => self.clear_away(container, removal.volumes).await,
             Err(error) => {
                 tracing::error!(container = %container.id, %error, "cannot remove the container");
+                removal.volumes.iter().for_each(|name| self.volumes.put_back(name));
                 container.publish(|v| v.state.status = Status::Dead);
             }
         }
