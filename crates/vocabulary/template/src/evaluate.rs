@@ -10,6 +10,10 @@ use crate::{MissingKey, Template};
 /// Templates that call themselves deeper than this are refused.
 const MAX_DEPTH: usize = 100;
 
+/// Rounds of `range` beyond this, over the whole run, are refused: a template of a request must end, and Go lets it count
+/// to any number.
+const MAX_ROUNDS: usize = 1_000_000;
+
 /// Runs `template`; output goes to `out`, also what was printed before an error.
 pub(crate) fn execute(
     template: &Template,
@@ -27,6 +31,7 @@ pub(crate) fn execute(
         vars: vec![("$".into(), data.clone())],
         at: At::None,
         depth: 0,
+        rounds: 0,
     };
     // parse() always stores the tree of its own name.
     let Some(list) = template.trees.get(&template.name) else { return Ok(()) };
@@ -61,6 +66,7 @@ struct State<'a, 'o> {
     vars: Vec<(String, Value)>,
     at: At<'a>,
     depth: usize,
+    rounds: usize,
 }
 
 type Ran<T> = Result<T, ExecuteError>;
@@ -180,6 +186,10 @@ impl<'a> State<'a, '_> {
     }
 
     fn iterate(&mut self, b: &'a Branch, mark: usize, key: Value, item: &Value) -> Ran<Flow> {
+        self.rounds += 1;
+        if self.rounds > MAX_ROUNDS {
+            return self.error(format!("exceeded maximum number of rounds ({MAX_ROUNDS})"));
+        }
         let names = &b.pipe.declared;
         if b.pipe.assign {
             match names.as_slice() {

@@ -132,3 +132,9 @@ fn nesting_without_end_is_refused_not_overflowed() {
     assert!(run(&format!("{{{{if .B}}}}{}", "{{else if .B}}a".repeat(100_000))).contains("depth exceeded"));
     assert!(run(r#"{{define "x"}}{{template "x"}}{{end}}{{template "x"}}"#).contains("maximum template depth"));
 }
+
+#[test]
+fn a_template_that_counts_without_end_is_stopped() {
+    assert!(run("{{range 9000000000000}}{{end}}").contains("exceeded maximum number of rounds"));
+    assert!(run("{{range 100000}}{{range 100000}}{{end}}{{end}}").contains("exceeded maximum number of rounds"));
+}
