@@ -53,8 +53,12 @@ impl Lists {
 
     /// Lists all with sizes, for `system df`. Blocks while it walks.
     pub fn disk_usage(&self) -> Vec<ContainerSummary> {
-        let all = self.newest_first().into_iter();
-        all.map(|(_, view)| self.summary(&view, Some(self.sizes(&view)))).collect()
+        let row = |(_, view)| ContainerSummary {
+            // Docker leaves it out here.
+            image_manifest_descriptor: None,
+            ..self.summary(&view, Some(self.sizes(&view)))
+        };
+        self.newest_first().into_iter().map(row).collect()
     }
 
     /// Shows everything; `size` walks the writable layer and blocks meanwhile.

@@ -40,6 +40,8 @@ pub fn merge(config: &mut ContainerConfig, image: &image::Config) -> Result<(), 
             volumes.entry(v.clone()).or_insert(Unit {});
         });
     }
+    // The stock command line sends an empty map; inspect shows null, as moby's.
+    config.volumes = config.volumes.take().filter(|v| !v.is_empty());
     if config.stop_signal.is_empty() {
         config.stop_signal.clone_from(&image.stop_signal);
     }
@@ -112,6 +114,8 @@ pub fn defaults(host: &mut HostConfig, engine: &EngineConfig) {
     text(&mut host.cgroupns_mode, cgroupns);
     text(&mut host.runtime, engine.runtimes.first().copied().unwrap_or("runc"));
     text(&mut host.restart_policy.name, "no");
+    // 0 is "no limit", which moby shows as null.
+    host.pids_limit = host.pids_limit.filter(|limit| *limit != 0);
     if host.shm_size == 0 {
         host.shm_size = engine.shm_size;
     }
