@@ -53,12 +53,12 @@ impl Lists {
 
     /// Lists all with sizes, for `system df`. Blocks while it walks.
     pub fn disk_usage(&self) -> Vec<ContainerSummary> {
-        let row = |(_, view)| ContainerSummary {
+        let row = |view: &View| ContainerSummary {
             // Docker leaves it out here.
             image_manifest_descriptor: None,
-            ..self.summary(&view, Some(self.sizes(&view)))
+            ..self.summary(view, Some(self.sizes(view)))
         };
-        self.newest_first().into_iter().map(row).collect()
+        self.newest_first().iter().map(|(_, view)| row(view)).collect()
     }
 
     /// Shows everything; `size` walks the writable layer and blocks meanwhile.
