@@ -126,7 +126,7 @@ fn remote(daemon: &Daemon) {
         until [ \"$(readlink /proc/$(cat remote.pid)/ns/net)\" != \"$(readlink /proc/self/ns/net)\" ]; do :; done
         ip link set down netns $(cat remote.pid)
         nsenter -t $(cat remote.pid) -n sh -c 'ip addr add 198.51.100.2/24 dev down; ip link set down up; ip route add default via 198.51.100.1'";
-    let script = format!("cd {} && {script}", daemon.folder().display());
+    let script = format!("cd {}\n{script}", daemon.folder().display());
     daemon.inside("sh", &["-c", &script]).ok();
 }
 
