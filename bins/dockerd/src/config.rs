@@ -162,6 +162,12 @@ fn check_exec_options(settings: &Settings) -> Result<(), SettingsError> {
     Ok(())
 }
 
+/// A folder as an absolute path: shims and their containers have other working directories.
+pub fn folder(settings: &Settings, flag: &'static str) -> Result<PathBuf, SettingsError> {
+    let text = settings.text(flag);
+    std::path::absolute(text).map_err(|e| wrong(flag, text, e))
+}
+
 /// The engine's configuration.
 pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Result<EngineConfig, SettingsError> {
     check_exec_options(settings)?;
@@ -183,8 +189,8 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
     let init_path = beside(settings, "init-path", "docker-init")?;
     let parent = settings.given("cgroup-parent").unwrap_or("docker");
     Ok(EngineConfig {
-        data_root: PathBuf::from(settings.text("data-root")),
-        exec_root: PathBuf::from(settings.text("exec-root")),
+        data_root: folder(settings, "data-root")?,
+        exec_root: folder(settings, "exec-root")?,
         instance: instance.clone(),
         cgroup_parent: format!("/{}", parent.trim_start_matches('/')),
         cgroupns_mode,

@@ -54,7 +54,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     raise_descriptor_limit();
     let pid_file = PidFile::write(Path::new(settings.text("pidfile")))?;
-    let root = DataRoot::claim(Path::new(settings.text("data-root")))?;
+    let root = DataRoot::claim(&config::folder(settings, "data-root")?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(256)

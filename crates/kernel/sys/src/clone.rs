@@ -83,7 +83,15 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> 
     // SAFETY: without CLONE_VM the child has its own copy of memory, so no reference is shared, and `stack` 0 makes
     // both sides return here. `args` and `pidfd` live through the call. One thread only was checked above, so the
     // copy's locks (allocator, stdio) are free.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<Args>()) })?;
+    let pid = match check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<Args>()) }) {
+        // Docker's default profile answers so inside containers, where docker-init is such a caller.
+        Err(e) if e.raw_os_error() == Some(libc::ENOSYS) && cgroup.is_none() && flags & flags::NEWTIME == 0 => {
+            let old = (args.flags | args.exit_signal) as libc::c_ulong;
+            // SAFETY: as above; clone(2) takes the place for the pidfd as its third argument.
+            check(unsafe { libc::syscall(libc::SYS_clone, old, 0, &raw mut pidfd, 0, 0) })?
+        }
+        other => other?,
+    };
     if pid == 0 {
         return Ok(Cloned::Child);
     }

@@ -144,10 +144,16 @@ fn destination_nat(families: Families) -> Vec<(Vec<Expr>, &'static str)> {
         };
         let (offset, length) = if ipv6 { (24, 16) } else { (16, 4) };
         let address = vec![Expr::Payload { base: PayloadBase::Network, offset, length, to: R0 }];
-        let local = vec![
+        let mut local = vec![
             Expr::DestinationType { to: R0 },
             Expr::Compare { from: R0, equal: true, value: RTN_LOCAL.to_ne_bytes().to_vec() },
         ];
+        if ipv6 {
+            // A source of ::1 can not leave the loopback interface: these connections reach the shim's relay.
+            local.extend(address.clone());
+            let loopback = std::net::Ipv6Addr::LOCALHOST.octets().to_vec();
+            local.push(Expr::Compare { from: R0, equal: false, value: loopback });
+        }
         rules.push((rule([family(ipv6), address, key(R0 + words), translate(by_address)]), "ports of one address"));
         rules.push((rule([family(ipv6), local, key(R0), translate(by_port)]), "ports of all addresses"));
     }
