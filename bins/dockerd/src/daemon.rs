@@ -1,12 +1,12 @@
 //! The daemon's life: claim, listen, open the engine, serve, and the orderly end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use wharf_api_server::{Address, Identity, Listener};
+use wharf_api_server::{Address, Identity, Listener, Tls, TlsFiles};
 use wharf_cgroup::{Layout, Mode};
 use wharf_engine::{Engine, Setup};
 use wharf_types::InstanceId;
@@ -77,10 +77,35 @@ fn raise_descriptor_limit() {
     }
 }
 
+/// The files of TLS, if it is asked for; those not named lie where docker's own command looks for its certificates.
+fn tls_files(settings: &Settings) -> Option<TlsFiles> {
+    let verify = settings.switch("tlsverify");
+    if !verify && !settings.switch("tls") {
+        return None;
+    }
+    let folder = std::env::var_os("DOCKER_CERT_PATH")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/".into())).join(".docker"));
+    let file = |flag: &str, name: &str| match settings.text(flag) {
+        "" => folder.join(name),
+        path => PathBuf::from(path),
+    };
+    Some(TlsFiles {
+        certificate: file("tlscert", "cert.pem"),
+        key: file("tlskey", "key.pem"),
+        clients: verify.then(|| file("tlscacert", "ca.pem")),
+    })
+}
+
 async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure> {
     let mut listeners = Vec::new();
+    let tls = tls_files(settings).map(|files| Tls::load(&files)).transpose()?;
     for address in addresses(settings)? {
-        listeners.extend(Listener::bind(&address, settings.text("group")).await?);
+        let group = settings.text("group");
+        listeners.extend(match &tls {
+            Some(tls) => Listener::bind_encrypted(&address, group, tls).await?,
+            None => Listener::bind(&address, group).await?,
+        });
     }
     let unified = Layout::detect()?.mode() == Mode::V2;
     let engine = config::engine(settings, instance, unified)?;
