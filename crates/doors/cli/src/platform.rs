@@ -13,7 +13,7 @@ const ARCHITECTURES: &[&str] = &[
 /// The text of containerd's parser.
 pub fn parse(text: &str) -> Result<String, String> {
     let quoted = crate::value::quoted;
-    let parts: Vec<&str> = text.split('/').collect();
+    let parts: Vec<&str> = text.splitn(4, '/').collect();
     for part in &parts {
         let fine = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
         if part.is_empty() || !part.bytes().all(fine) {

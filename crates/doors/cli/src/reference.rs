@@ -30,7 +30,7 @@ pub fn parse(text: &str) -> Result<Reference, String> {
         return Err(format());
     }
     let (domain, path) = match rest.split_once('/') {
-        Some((d, p)) if d.contains(['.', ':']) || d == "localhost" || d != d.to_lowercase() => (Some(d), p),
+        Some((d, p)) if names_registry(d) => (Some(d), p),
         _ => (None, rest),
     };
     let (path, tag) = match path.rsplit_once(':') {
@@ -38,7 +38,8 @@ pub fn parse(text: &str) -> Result<Reference, String> {
         None => (path, None),
     };
     if path != path.to_lowercase() {
-        return Err(format!("{}: repository name ({path}) must be lowercase", format()));
+        let library = if domain.is_none() && !path.contains('/') { "library/" } else { "" };
+        return Err(format!("{}: repository name ({library}{path}) must be lowercase", format()));
     }
     if path.is_empty() || !path.split('/').all(is_component) || tag.is_some_and(|t| !is_tag(t)) {
         return Err(format());
@@ -52,6 +53,11 @@ pub fn parse(text: &str) -> Result<Reference, String> {
         None => path.to_owned(),
     };
     Ok(Reference { name, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
+}
+
+/// Whether the first part of a name is a registry's address.
+fn names_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first != first.to_lowercase()
 }
 
 fn is_digest(text: &str) -> bool {
@@ -99,7 +105,7 @@ impl Reference {
     /// Writes the name in full, with the default registry.
     pub fn full_name(&self) -> String {
         match self.name.split_once('/') {
-            Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => self.name.clone(),
+            Some((first, _)) if names_registry(first) => self.name.clone(),
             Some(_) => format!("docker.io/{}", self.name),
             None => format!("docker.io/library/{}", self.name),
         }

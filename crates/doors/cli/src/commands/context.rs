@@ -29,7 +29,7 @@ pub fn list(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         .map(|(name, description, host)| {
             let is_current = *name == current;
             Row::new("*formatter.clientContextContext")
-                .with("Name", if is_current { format!("{name} *") } else { name.clone() })
+                .with("Name", name.as_str())
                 .with("Current", is_current)
                 .with("Description", description.as_str())
                 .with("DockerEndpoint", host.as_str())
@@ -40,7 +40,7 @@ pub fn list(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     if m.bool("quiet") {
         return shell.line(&rows.iter().map(|r| r.0.clone()).collect::<Vec<_>>().join("\n"));
     }
-    let table = "{{.Name}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}";
+    let table = "{{.Name}}{{if .Current}} *{{end}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}";
     shell.print(&Listing { format: m.text("format"), table, headers: HEADERS }.render(&values)?)?;
     if std::env::var_os("DOCKER_HOST").is_some_and(|h| !h.is_empty()) {
         shell.warn(
@@ -69,12 +69,14 @@ pub fn inspect(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let none = m.args.is_empty();
     let find = |name: &str| {
         if name == DEFAULT_CONTEXT {
-            let host = serde_json::json!({ "Host": shell.default_host(), "SkipTLSVerify": false });
-            let object = serde_json::json!({
-                "Name": name, "Metadata": {}, "Endpoints": { "docker": host }, "TLSMaterial": {},
-                "Storage": { "MetadataPath": "<IN MEMORY>", "TLSPath": "<IN MEMORY>" }
-            });
-            return Ok(object.to_string());
+            let mut host = String::new();
+            wharf_template::quote(&shell.default_host(), &mut host);
+            // Written out, so that the order is Docker's.
+            return Ok(format!(
+                "{{\"Name\":\"{name}\",\"Metadata\":{{}},\"Endpoints\":{{\"docker\":{{\"Host\":{host},\
+                 \"SkipTLSVerify\":false}}}},\"TLSMaterial\":{{}},\"Storage\":{{\
+                 \"MetadataPath\":\"\\u003cIN MEMORY\\u003e\",\"TLSPath\":\"\\u003cIN MEMORY\\u003e\"}}}}"
+            ));
         }
         config::context_meta(shell.folder(), name)
     };

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::value::RawValue;
 use wharf_api_client::{Client, Error, Query, Request};
 use wharf_template::{FunctionSet, MissingKey, Template};
 
@@ -124,19 +123,20 @@ pub fn print(shell: &Shell, m: &Matches, mut find: impl FnMut(&str) -> Result<St
             found.push(text);
             continue;
         };
-        if let Err(e) = execute(template, &text, &mut out) {
-            broken = Some(wrong(&e, 1));
-            break;
+        match execute(template, &text) {
+            Ok(line) => out.push_str(&(line + "\n")),
+            Err(e) => {
+                broken = Some(wrong(&e, 1));
+                break;
+            }
         }
-        out.push('\n');
     }
     match format {
         "" => out = format!("{}\n", json::indent(&format!("[{}]", found.join(",")))),
         "json" => out = format!("[{}]\n", found.iter().map(|t| json::compact(t)).collect::<Vec<_>>().join(",")),
+        // As Docker, which ends the output of nothing with a line's end too.
+        _ if out.is_empty() => out.push('\n'),
         _ => {}
-    }
-    if broken.is_some() {
-        out.push('\n');
     }
     shell.print(&out)?;
     if let Some(e) = broken {
@@ -146,22 +146,13 @@ pub fn print(shell: &Shell, m: &Matches, mut find: impl FnMut(&str) -> Result<St
 }
 
 /// Executes over the typed form and, where that fails, over plain maps.
-fn execute(template: &Template, text: &str, out: &mut String) -> Result<(), wharf_template::ExecuteError> {
+fn execute(template: &Template, text: &str) -> Result<String, wharf_template::ExecuteError> {
     // The daemon's answer was JSON when it was asked for; what is none is an empty object.
     let parsed: Json = serde_json::from_str(text).unwrap_or(Json::Object(Vec::new()));
-    let mut first = String::new();
-    if template.execute(&parsed.typed("struct"), FunctionSet::Docker, MissingKey::NoValue, &mut first).is_ok() {
-        out.push_str(&first);
-        return Ok(());
+    let mut out = String::new();
+    if template.execute(&parsed.typed("struct"), FunctionSet::Docker, MissingKey::NoValue, &mut out).is_ok() {
+        return Ok(out);
     }
-    template.execute(&parsed.plain(), FunctionSet::Docker, MissingKey::Error, out)
-}
-
-/// Returns the elements of a JSON list as they are written.
-///
-/// # Errors
-/// Where the text is no list.
-pub fn elements(text: &str) -> Result<Vec<String>, serde_json::Error> {
-    let raw: Vec<&RawValue> = serde_json::from_str(text)?;
-    Ok(raw.into_iter().map(|r| r.get().to_owned()).collect())
+    out.clear();
+    template.execute(&parsed.plain(), FunctionSet::Docker, MissingKey::Error, &mut out).map(|()| out)
 }

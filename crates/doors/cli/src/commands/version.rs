@@ -48,7 +48,8 @@ pub fn version(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     if let Some(template) = template {
         let typed = match server {
             Some(reply) => {
-                let json: Json = reply.parse()?;
+                let mut json: Json = reply.parse()?;
+                build_times(&mut json);
                 json.typed("*types.Version")
             }
             None => Value::Nil(wharf_template::Nil::Pointer),
@@ -72,6 +73,23 @@ pub fn version(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     match failure {
         Some(e) => Err(Exit::new(e)),
         None => Ok(()),
+    }
+}
+
+/// Rewrites the components' build times as Docker shows them.
+fn build_times(json: &mut Json) {
+    match json {
+        Json::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Json::Plain(Value::Str(text)) if key == "BuildTime" => *text = moment::ansi(text),
+                    Json::List(items) if key == "Components" => items.iter_mut().for_each(build_times),
+                    value if key == "Details" => build_times(value),
+                    _ => {}
+                }
+            }
+        }
+        Json::Null | Json::Plain(_) | Json::List(_) => {}
     }
 }
 
