@@ -22,7 +22,7 @@ use crate::create::{CreateError, Host, request, validate};
 use crate::events::{Events, Subject};
 use crate::rootfs::Root;
 use crate::volumes::{Fresh, Volumes};
-use crate::{EngineError, blocking, names};
+use crate::{EngineError, blocking, in_place, names};
 
 /// The space of container names in the store.
 pub(crate) const NAMES: &str = "container";
@@ -120,19 +120,12 @@ impl Creator {
     /// Performs the effects, commits and publishes.
     async fn make(self: &Arc<Self>, record: ContainerRecord, hold: Hold) -> Result<(), EngineError> {
         point("create.begin");
-        let this = self.clone();
-        let prepared = blocking(move || {
-            let mut made = Made::default();
-            let mut record = record;
-            match this.effects(&mut record, &hold.image, &mut made) {
-                Ok(()) => Ok((record, made, hold)),
-                Err(e) => {
-                    this.undo(made);
-                    Err(e)
-                }
-            }
-        });
-        let (record, mut made, hold) = prepared.await??;
+        let mut made = Made::default();
+        let mut record = record;
+        if let Err(e) = self.prepare(&mut record, &hold.image, &mut made).await {
+            self.undo(made);
+            return Err(e);
+        }
         let mut batch = Batch::new();
         batch.claim(NAMES, &record.name, record.id.as_str()).put(record.id.as_str(), &record);
         for fresh in &made.volumes {
@@ -160,6 +153,28 @@ impl Creator {
         tell(&self.events, &container.view().record, "create", &[]);
         point("create.done");
         Ok(())
+    }
+
+    /// Performs the effects: in place where they are short, on a thread of their own where files are copied.
+    async fn prepare(
+        self: &Arc<Self>,
+        record: &mut ContainerRecord,
+        image: &Arc<Image>,
+        made: &mut Made,
+    ) -> Result<(), EngineError> {
+        let copies = |p: &Point| matches!(p.source, Source::Volume { copy: true, .. });
+        if !record.points.iter().any(copies) {
+            return in_place(|| self.effects(record, image, made));
+        }
+        let (this, image) = (self.clone(), image.clone());
+        let (mut taken, mut partly) = (record.clone(), Made::default());
+        let done = blocking(move || {
+            let outcome = this.effects(&mut taken, &image, &mut partly);
+            (outcome, taken, partly)
+        });
+        let outcome;
+        (outcome, *record, *made) = done.await?;
+        outcome
     }
 
     fn effects(&self, record: &mut ContainerRecord, image: &Image, made: &mut Made) -> Result<(), EngineError> {

@@ -214,8 +214,6 @@ pub enum StartError {
     Root(#[source] rustix::io::Errno),
     #[error("error while creating mount source path '{path}': mkdir {path}: {reason}")]
     BindSource { path: String, reason: String },
-    #[error("a worker of the engine failed")]
-    Worker,
 }
 
 impl StartError {
@@ -273,8 +271,7 @@ impl HasKind for StartError {
             | StartError::Task(_)
             | StartError::File { .. }
             | StartError::Root(_)
-            | StartError::BindSource { .. }
-            | StartError::Worker => Kind::System,
+            | StartError::BindSource { .. } => Kind::System,
         }
     }
 }

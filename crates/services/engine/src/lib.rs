@@ -34,6 +34,13 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     tokio::task::spawn_blocking(work).await.map_err(|_| EngineError::Worker)
 }
 
+/// Runs work that blocks for a moment (a few file operations) on this very thread: another thread would have to be
+/// woken and waited for, which on a busy host costs more than the work. The runtime moves its other tasks away
+/// meanwhile, so the runtime must be a multi-threaded one.
+pub(crate) fn in_place<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
 /// 32 random bytes, the stuff of Docker's ids.
 pub(crate) fn random_bytes() -> [u8; 32] {
     let mut bytes = [0; 32];

@@ -9,9 +9,9 @@ use wharf_task::{Exit, TaskError};
 use wharf_types::Timestamp;
 
 use super::Lifecycle;
-use crate::blocking;
 use crate::container::{Container, Status, Task, View};
 use crate::creator::tell;
+use crate::in_place;
 
 /// First and longest pause between restarts (moby `restartmanager`: 100 ms, doubled, at most a minute).
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -63,15 +63,6 @@ impl Lifecycle {
         let remove = view.record.host.auto_remove;
         // For a container that goes with its process the removal is committed while the rest is cleared away.
         let commit = remove.then(|| self.commit_removal(&view.record, true));
-        let (this, record, endpoint) = (self.clone(), view.record.clone(), view.endpoint.clone());
-        let detach = blocking(move || {
-            if let Some(endpoint) = endpoint {
-                if let Err(error) = this.networks.detach(&endpoint) {
-                    tracing::warn!(container = %record.id, %error, "cannot detach the network");
-                }
-                this.remove_netns_link(&record);
-            }
-        });
         let release = async {
             container.attached(super::start::ATTACHING).await;
             if let Err(error) = task.shim.delete(None).await {
@@ -81,7 +72,13 @@ impl Lifecycle {
                 tracing::debug!(container = %container.id, %error, "the shim was gone before it was told to go");
             }
         };
-        let _ = tokio::join!(detach, release);
+        release.await;
+        if let Some(endpoint) = &view.endpoint {
+            if let Err(error) = in_place(|| self.networks.detach(endpoint)) {
+                tracing::warn!(container = %container.id, %error, "cannot detach the network");
+            }
+            self.remove_netns_link(&view.record);
+        }
         point("exit.after-release");
         self.tell_network("disconnect", container.id.as_str(), &view.record.host.network_mode);
         self.tell_unmounts(&view);

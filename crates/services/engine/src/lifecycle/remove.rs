@@ -9,7 +9,7 @@ use wharf_metadata::{Batch, Table, Ticket};
 use super::Lifecycle;
 use crate::container::{Container, ContainerRecord, Status};
 use crate::creator::{NAMES, tell};
-use crate::{EngineError, blocking};
+use crate::{EngineError, in_place};
 
 /// How to remove.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,11 +123,7 @@ impl Lifecycle {
     async fn clear_away(self: &Arc<Self>, container: &Arc<Container>, volumes: Vec<String>) {
         point("remove.after-commit");
         let record = container.view().record.clone();
-        let (this, owned) = (self.clone(), record.clone());
-        let cleared = blocking(move || this.clear_owned(&owned, volumes)).await;
-        if cleared.is_err() {
-            tracing::warn!(container = %record.id, "clearing away was interrupted; the next start of the engine goes on");
-        }
+        in_place(|| self.clear_owned(&record, volumes));
         self.registry.remove(&record.id);
         tell(&self.events, &record, "destroy", &[]);
         container.publish(|v| {

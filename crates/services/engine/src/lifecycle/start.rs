@@ -13,7 +13,7 @@ use super::launch::Launched;
 use crate::container::{Container, Status, Task, View};
 use crate::creator::tell;
 use crate::events::Subject;
-use crate::{EngineError, StartError, blocking};
+use crate::{EngineError, StartError, in_place};
 
 /// How long a start or an end waits for clients on their way to the streams.
 pub(super) const ATTACHING: std::time::Duration = std::time::Duration::from_secs(2);
@@ -75,8 +75,7 @@ impl Lifecycle {
     async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), StartError> {
         let view = container.view();
         let plan = self.plan_network(&view.record)?;
-        let (this, seen) = (self.clone(), view.clone());
-        let launched = blocking(move || this.launch(&seen, &plan)).await.map_err(|_| StartError::Worker)??;
+        let launched = in_place(|| self.launch(&view, &plan))?;
         for point in &view.record.points {
             if let crate::create::mounts::Source::Volume { name, .. } = &point.source {
                 let writable = if point.read_only { "false" } else { "true" };
@@ -150,12 +149,7 @@ impl Lifecycle {
         if launched.shim.shutdown().await.is_ok() {
             launched.shim.gone().await;
         }
-        let (this, record) = (self.clone(), container.view().record.clone());
-        let endpoint = launched.endpoint;
-        let undone = blocking(move || this.undo_launch(&record, endpoint.as_deref())).await;
-        if undone.is_err() {
-            tracing::warn!(container = %container.id, "the undoing of a failed start was interrupted");
-        }
+        in_place(|| self.undo_launch(&container.view().record, launched.endpoint.as_deref()));
         self.tell_network("disconnect", container.id.as_str(), &container.view().record.host.network_mode);
         self.tell_unmounts(&container.view());
     }
