@@ -167,6 +167,23 @@ const OMITTED: &[(&str, &[(&str, Zero)])] = &[
     ("", &[("SizeRw", Zero::Pointer), ("SizeRootFs", Zero::Pointer), ("ImageManifestDescriptor", Zero::Pointer)]),
 ];
 
+/// Keys that are not the field's name in Go: typed templates do not find them, and Docker goes on with plain maps.
+const RENAMED: &[&str] = &[
+    "Id",
+    "ApiVersion",
+    "CpuPeriod",
+    "CpuQuota",
+    "CpuRealtimePeriod",
+    "CpuRealtimeRuntime",
+    "CpuShares",
+    "Dns",
+    "DnsOptions",
+    "DnsSearch",
+    "HttpProxy",
+    "HttpsProxy",
+    "NanoCpus",
+];
+
 #[derive(Clone, Copy)]
 enum Zero {
     Pointer,
@@ -202,6 +219,9 @@ impl Record for Struct {
     }
 
     fn field(&self, name: &str) -> Option<Value> {
+        if RENAMED.contains(&name) {
+            return None;
+        }
         if let Some((_, v)) = self.fields.iter().find(|f| f.0 == name) {
             return Some(v.clone());
         }

@@ -74,6 +74,14 @@ pub fn to_json(value: &Value) -> String {
     out
 }
 
+fn write_escaped(record: &dyn crate::value::Record, out: &mut String) {
+    let mut plain = String::new();
+    let fields = record.fields();
+    write_object(fields.iter().map(|(k, v)| (k.as_str(), v)), &mut plain);
+    // These stand in strings only.
+    out.push_str(&plain.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"));
+}
+
 fn write_json(value: &Value, out: &mut String) {
     match value {
         Value::Nil(_) => out.push_str("null"),
@@ -97,6 +105,7 @@ fn write_json(value: &Value, out: &mut String) {
             out.push(']');
         }
         Value::Map(m) => write_object(m.entries().iter().map(|(k, v)| (k.as_str(), v)), out),
+        Value::Record(r) if r.escapes_html() => write_escaped(r.as_ref(), out),
         Value::Record(r) => {
             let fields = r.fields();
             write_object(fields.iter().map(|(k, v)| (k.as_str(), v)), out);

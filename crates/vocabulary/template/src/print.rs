@@ -52,6 +52,10 @@ fn write_value(value: &Value, out: &mut String, names: bool) {
             Ok(())
         }
         Value::Record(r) => {
+            if let Some(text) = r.text() {
+                out.push_str(&text);
+                return;
+            }
             out.push('{');
             for (i, (k, v)) in r.fields().iter().enumerate() {
                 if i > 0 {

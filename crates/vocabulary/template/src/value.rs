@@ -68,6 +68,16 @@ pub trait Record: fmt::Debug + Send + Sync {
 
     /// Returns names and values in order, for printing and JSON.
     fn fields(&self) -> Vec<(String, Value)>;
+
+    /// Returns what `%v` prints, where Go's type has a method for it.
+    fn text(&self) -> Option<String> {
+        None
+    }
+
+    /// Returns whether JSON of it writes `<`, `>` and `&` as escapes: Go does so where a type makes its JSON itself.
+    fn escapes_html(&self) -> bool {
+        false
+    }
 }
 
 /// A [`Record`] made of a type's name and a list of fields.

@@ -111,7 +111,7 @@ fn row(image: &ImageSummary, repository: String, tag: String, digest: String, fu
         .with("CreatedSince", if image.created <= 0 { "N/A".into() } else { moment::ago(image.created) })
         .with("CreatedAt", moment::go_local(image.created))
         .with("Size", whole.as_str())
-        .with("VirtualSize", whole.as_str())
+        .with("VirtualSize", size::decimal(image.size as f64))
         .with("Containers", if image.containers == -1 { "N/A".into() } else { image.containers.to_string() })
         .with("SharedSize", counted(image.shared_size))
         .with(

@@ -1,10 +1,11 @@
 //! `docker ps`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use wharf_api_client::{Query, Request};
-use wharf_api_types::{ContainerSummary, Port};
-use wharf_template::{Nil, Template, Value};
+use wharf_api_types::{ContainerSummary, OciPlatform, Port};
+use wharf_template::{Nil, Record, Template, Value};
 
 use crate::exit::Exit;
 use crate::format::row::{Row, ellipsis, short_id};
@@ -68,7 +69,8 @@ fn mentions_size(format: &str) -> Result<bool, Exit> {
     template
         .render(&row(&ContainerSummary::default(), true))
         .map_err(|e| Exit::new(format!("failed to execute template: {e}")))?;
-    Ok(text.contains(".Size"))
+    // JSON of a whole row has the size too.
+    Ok([".Size", "json .}", "json . "].iter().any(|t| text.contains(t)))
 }
 
 pub(super) fn row(c: &ContainerSummary, full: bool) -> Value {
@@ -83,16 +85,7 @@ pub(super) fn row(c: &ContainerSummary, full: bool) -> Value {
         .collect();
     let local = c.mounts.iter().filter(|mount| mount.driver == "local").count();
     let platform = match c.image_manifest_descriptor.as_ref().and_then(|d| d.platform.as_ref()) {
-        Some(p) => {
-            let mut fields = vec![
-                ("architecture".to_owned(), Value::from(p.architecture.as_str())),
-                ("os".to_owned(), Value::from(p.os.as_str())),
-            ];
-            if !p.variant.is_empty() {
-                fields.push(("variant".to_owned(), Value::from(p.variant.as_str())));
-            }
-            Value::row("*v1.Platform", fields)
-        }
+        Some(p) => Value::Record(Arc::new(Platform(p.clone()))),
         None => Value::Nil(Nil::Pointer),
     };
     Row::new("*formatter.ContainerContext")
@@ -112,6 +105,30 @@ pub(super) fn row(c: &ContainerSummary, full: bool) -> Value {
         .with("Networks", networks(c))
         .with("Platform", platform)
         .value()
+}
+
+/// A platform prints as `linux/amd64`, in JSON it is an object.
+#[derive(Debug)]
+struct Platform(OciPlatform);
+
+impl Record for Platform {
+    fn type_name(&self) -> &str {
+        "*formatter.Platform"
+    }
+
+    fn field(&self, _: &str) -> Option<Value> {
+        None
+    }
+
+    fn fields(&self) -> Vec<(String, Value)> {
+        let all = [("architecture", &self.0.architecture), ("os", &self.0.os), ("variant", &self.0.variant)];
+        all.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str()))).collect()
+    }
+
+    fn text(&self) -> Option<String> {
+        let parts = [&self.0.os, &self.0.architecture, &self.0.variant];
+        Some(parts.iter().filter(|p| !p.is_empty()).map(|p| p.as_str()).collect::<Vec<_>>().join("/"))
+    }
 }
 
 fn sizes(written: i64, whole: i64) -> String {

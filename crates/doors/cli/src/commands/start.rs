@@ -88,13 +88,13 @@ pub fn attach(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let container = inspect(shell, m.first())?;
     let state = container.state.clone();
     if !state.running {
-        return Err(Exit::new("cannot attach to a stopped container, start it first"));
+        return Err(Exit::new("You cannot attach to a stopped container, start it first"));
     }
     if state.paused {
-        return Err(Exit::new("cannot attach to a paused container, unpause it first"));
+        return Err(Exit::new("You cannot attach to a paused container, unpause it first"));
     }
     if state.restarting {
-        return Err(Exit::new("cannot attach to a restarting container, wait until it is running"));
+        return Err(Exit::new("You cannot attach to a restarting container, wait until it is running"));
     }
     let config = container.config.clone();
     let stdin = !m.bool("no-stdin") && config.open_stdin;

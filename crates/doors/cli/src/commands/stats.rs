@@ -37,7 +37,7 @@ pub fn stats(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     };
     loop {
         let names = if m.args.is_empty() { running(client, m.bool("all"))? } else { m.args.clone() };
-        let rows = readings(shell, client, &names, m.bool("no-trunc"))?;
+        let rows = readings(client, &names, m.bool("no-trunc"))?;
         let text = listing.render(&rows)?;
         if once {
             return shell.print(&text);
@@ -57,7 +57,7 @@ fn running(client: &Client, all: bool) -> Result<Vec<String>, Exit> {
 }
 
 /// Reads all containers at once: each answer takes a second.
-fn readings(shell: &Shell, client: &Client, names: &[String], full: bool) -> Result<Vec<Value>, Exit> {
+fn readings(client: &Client, names: &[String], full: bool) -> Result<Vec<Value>, Exit> {
     client.settle()?;
     let mut pending = Vec::with_capacity(names.len());
     for name in names {
@@ -75,11 +75,7 @@ fn readings(shell: &Shell, client: &Client, names: &[String], full: bool) -> Res
     if failures.is_empty() {
         return Ok(rows);
     }
-    if rows.is_empty() {
-        return Err(Exit::new(failures.join("\n")));
-    }
-    shell.warn(&failures.join("\n"));
-    Ok(rows)
+    Err(Exit::new(failures.join("\n")))
 }
 
 fn row(name: &str, s: &ContainerStats, full: bool) -> Value {

@@ -64,6 +64,10 @@ impl Record for Row {
         }
     }
 
+    fn escapes_html(&self) -> bool {
+        true
+    }
+
     fn fields(&self) -> Vec<(String, Value)> {
         self.fields
             .iter()
