@@ -194,8 +194,8 @@ pub enum StartError {
     Snapshot(#[from] wharf_snapshot::SnapshotError),
     #[error("bad nameserver address {0}: ParseAddr(\"{0}\"): unable to parse IP")]
     NameServer(String),
-    #[error("failed to create task for container: failed to initialize logging driver")]
-    Log(#[source] wharf_logs::LogError),
+    #[error("failed to create task for container: failed to initialize logging driver: {}", log_text(.0))]
+    Log(wharf_logs::LogError),
     #[error(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: {}",
         runtime_text(.0)
@@ -224,6 +224,14 @@ impl StartError {
             StartError::Runtime(failure) => i64::from(failure.exit_code()),
             _ => 128,
         }
+    }
+}
+
+/// Docker does not name the option whose value is wrong.
+fn log_text(error: &wharf_logs::LogError) -> String {
+    match error {
+        wharf_logs::LogError::Value { text, .. } => text.clone(),
+        other => wharf_error::Chain(other).to_string(),
     }
 }
 

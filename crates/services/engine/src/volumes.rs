@@ -19,7 +19,7 @@ use wharf_types::Timestamp;
 
 use crate::EngineError;
 use crate::container::Registry;
-use crate::create::mounts::{MountError, is_volume_name};
+use crate::create::mounts::{MountError, check_volume_name};
 use crate::events::{Events, Subject};
 
 /// The label by which Docker marks volumes that nobody named.
@@ -118,9 +118,7 @@ impl Volumes {
         labels: Option<StringMap>,
         options: Option<StringMap>,
     ) -> Result<Fresh, EngineError> {
-        if !is_volume_name(name) {
-            return Err(MountError::VolumeName { name: name.to_owned() }.into());
-        }
+        check_volume_name(name)?;
         let path = self.folder.join(format!(".new-{name}"));
         let data = path.join("_data");
         std::fs::create_dir_all(&data).map_err(|e| file("mkdir", &data, e))?;

@@ -5,3 +5,6 @@ pub mod request;
 pub mod validate;
 
 pub use validate::{CreateError, Host};
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,8 @@ pub enum MountError {
          \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
     )]
     VolumeName { name: String },
+    #[error("create {name}: volume name is too short, names should be at least two alphanumeric characters")]
+    VolumeShort { name: String },
     #[error("create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found")]
     Driver { name: String, driver: String },
     #[error("volumes-from specification cannot be an empty string")]
@@ -54,6 +56,7 @@ impl HasKind for MountError {
             | MountError::Duplicate(_)
             | MountError::TmpfsPath(_)
             | MountError::VolumeName { .. }
+            | MountError::VolumeShort { .. }
             | MountError::EmptyFrom
             | MountError::FromMode(_) => Kind::Invalid,
         }
@@ -127,9 +130,13 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// Whether a text may be a volume's name.
-pub fn is_volume_name(name: &str) -> bool {
-    crate::names::is_valid(name)
+/// Checks a volume's name.
+pub fn check_volume_name(name: &str) -> Result<(), MountError> {
+    match name.len() {
+        1 => Err(MountError::VolumeShort { name: name.to_owned() }),
+        _ if !crate::names::is_valid(name) => Err(MountError::VolumeName { name: name.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 /// Checks one entry of `Mounts`.

@@ -170,12 +170,12 @@ pub fn points(
             return Err(MountError::Duplicate(point.target));
         }
         if let Source::Volume { name, .. } = &mut point.source {
-            if !name.is_empty() && !mounts::is_volume_name(name) {
-                return Err(MountError::VolumeName { name: name.clone() });
-            }
             if !matches!(host.volume_driver.as_str(), "" | "local") {
                 let driver = host.volume_driver.clone();
                 return Err(MountError::Driver { name: name.clone(), driver });
+            }
+            if !name.is_empty() {
+                mounts::check_volume_name(name)?;
             }
         }
         all.insert(point.target.clone(), point);
@@ -193,6 +193,10 @@ pub fn points(
     }
     for target in config.volumes.iter().flat_map(BTreeMap::keys) {
         let point = mounts::anonymous(target);
+        if point.target == "/" {
+            let reason = "invalid specification: destination can't be '/'".to_owned();
+            return Err(MountError::Config { kind: "volume".to_owned(), reason });
+        }
         if !own.contains(&point.target) && !all.contains_key(&point.target) {
             all.insert(point.target.clone(), point);
         }

@@ -47,7 +47,7 @@ pub(super) fn add(host: &HostConfig, resources: &mut LinuxResources) -> Result<V
 fn mapped(mapping: &DeviceMapping, nodes: &mut Vec<Device>, resources: &mut LinuxResources) -> Result<(), SpecError> {
     let host_path = mapping.path_on_host.as_str();
     let path =
-        std::fs::canonicalize(host_path).map_err(|source| SpecError::Device { path: host_path.to_owned(), source })?;
+        std::fs::canonicalize(host_path).map_err(|error| SpecError::Device { path: host_path.to_owned(), error })?;
     let target = match mapping.path_in_container.as_str() {
         "" => host_path,
         own => own,

@@ -26,22 +26,14 @@ pub use resources::{linux_resources, of_update};
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // The messages say it, and they are Docker's.
 pub enum SpecError {
-    #[error("error gathering device information while adding custom device {path:?}: {}", lower(.source))]
-    Device {
-        path: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("error gathering device information while adding custom device {path:?}: {}", lower(.error))]
+    Device { path: String, error: std::io::Error },
     #[error("error gathering device information while adding custom device {0:?}: not a device node")]
     NotADevice(String),
     #[error("invalid device cgroup rule format: '{0}'")]
     DeviceRule(String),
-    #[error("stat {path}: {}", lower(.source))]
-    BlockDevice {
-        path: String,
-        #[source]
-        source: std::io::Error,
-    },
+    #[error("stat {path}: {}", lower(.error))]
+    BlockDevice { path: String, error: std::io::Error },
     #[error("could not select device driver {driver:?} with capabilities: [{}]", capabilities.iter().map(|c| format!("[{}]", c.join(" "))).collect::<Vec<_>>().join(" "))]
     DeviceDriver { driver: String, capabilities: Vec<Vec<String>> },
     #[error("Decoding seccomp profile failed: {0}")]

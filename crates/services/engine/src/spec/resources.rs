@@ -46,7 +46,7 @@ fn memory(host: &HostConfig) -> Option<Memory> {
 }
 
 fn device_number(path: &str) -> Result<(i64, i64), SpecError> {
-    let meta = std::fs::metadata(path).map_err(|source| SpecError::BlockDevice { path: path.to_owned(), source })?;
+    let meta = std::fs::metadata(path).map_err(|error| SpecError::BlockDevice { path: path.to_owned(), error })?;
     let dev = meta.rdev();
     Ok((i64::from(rustix::fs::major(dev)), i64::from(rustix::fs::minor(dev))))
 }
