@@ -25,9 +25,6 @@ pub struct Config {
     pub detach_keys: String,
     /// The context in use.
     pub current_context: String,
-    /// Headers of every request.
-    #[serde(rename = "HttpHeaders")]
-    pub http_headers: BTreeMap<String, String>,
 }
 
 /// Returns the folder of the configuration: the flag, `DOCKER_CONFIG`, or `~/.docker`.

@@ -11,13 +11,12 @@ pub struct Row {
     type_name: &'static str,
     fields: BTreeMap<&'static str, Value>,
     labels: BTreeMap<String, String>,
-    hidden: &'static [&'static str],
 }
 
 impl Row {
     /// Begins a row; the name is that of Docker's type, which messages quote.
     pub fn new(type_name: &'static str) -> Self {
-        Self { type_name, fields: BTreeMap::new(), labels: BTreeMap::new(), hidden: &[] }
+        Self { type_name, fields: BTreeMap::new(), labels: BTreeMap::new() }
     }
 
     /// Adds a field.
@@ -33,13 +32,6 @@ impl Row {
         let text: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         self.labels = labels;
         self.with("Labels", text.join(","))
-    }
-
-    /// Leaves fields out of JSON that templates can use all the same.
-    #[must_use]
-    pub fn hiding(mut self, names: &'static [&'static str]) -> Self {
-        self.hidden = names;
-        self
     }
 
     /// Makes it a template's value.
@@ -69,11 +61,7 @@ impl Record for Row {
     }
 
     fn fields(&self) -> Vec<(String, Value)> {
-        self.fields
-            .iter()
-            .filter(|(k, _)| !self.hidden.contains(k))
-            .map(|(k, v)| ((*k).to_owned(), v.clone()))
-            .collect()
+        self.fields.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect()
     }
 }
 
