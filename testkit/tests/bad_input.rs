@@ -64,6 +64,7 @@ fn unknown_versions_paths_filters_and_names_are_refused_as_docker_does() {
         ("GET", "/v1.51/containers/json?filters=%7Bx", 400, "invalid filter"),
         ("GET", "/v1.51/containers/json?filters=%7B%22nope%22%3A%5B%22a%22%5D%7D", 400, "invalid filter 'nope'"),
         ("POST", "/v1.51/containers/none/start", 404, "No such container: none"),
+        ("POST", "/v1.51/containers/none/kill", 404, "No such container: none"),
         ("POST", "/v1.51/containers/none/kill?signal=NOPE", 400, "invalid signal: NOPE"),
         ("GET", "/v1.51/images/none/json", 404, "No such image: none"),
         ("GET", "/v1.51/exec/none/json", 404, "No such exec instance: none"),
@@ -123,7 +124,7 @@ fn a_held_socket_a_held_data_root_and_dockers_own_data_root_are_refused_and_unto
             ("--host", socket),
         ]
     };
-    refuse(&private(path("d"), daemon.host()), "another daemon");
+    refuse(&private(path("d"), daemon.host()), "is a Docker daemon already running?");
     refuse(&private(daemon.data_root().display().to_string(), format!("unix://{}", path("s"))), "another daemon");
     std::fs::create_dir_all(other.path().join("docker/image/overlay2")).expect("folder");
     std::fs::create_dir_all(other.path().join("docker/containerd")).expect("folder");

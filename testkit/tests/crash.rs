@@ -90,6 +90,8 @@ fn live_restore_keeps_containers_over_a_clean_restart() {
 struct Promised {
     created: bool,
     removed: bool,
+    /// What the first failing command said.
+    failed: Option<testkit::Outcome>,
 }
 
 /// Creates, starts, stops and removes a container while the daemon may die at any step.
@@ -108,13 +110,15 @@ fn life(daemon: &Daemon) -> Promised {
         "-c",
         "trap 'exit 5' TERM; while :; do sleep 0.02; done",
     ];
-    if daemon.docker(&create).code != 0 {
-        return promised;
+    let created = daemon.docker(&create);
+    if created.code != 0 {
+        return Promised { failed: Some(created), ..promised };
     }
     promised.created = true;
     for step in [&["start", "k"][..], &["exec", "k", "true"], &["stop", "k"], &["rm", "-v", "k"]] {
-        if daemon.docker(step).code != 0 {
-            return promised;
+        let done = daemon.docker(step);
+        if done.code != 0 {
+            return Promised { failed: Some(done), ..promised };
         }
     }
     promised.removed = true;
@@ -153,7 +157,8 @@ fn killed_at_any_named_point_nothing_acknowledged_is_lost_and_nothing_is_left_ov
         });
         assert_eq!(daemon.docker(&["volume", "ls", "-q"]).ok(), "", "{point}: volumes");
         // The next life of the same container must be whole.
-        assert!(life(&daemon).removed, "{point}: a later life fails");
+        let next = life(&daemon);
+        assert!(next.removed, "{point}: a later life fails: {:?}", next.failed);
     }
     assert!(reached >= 25, "only {reached} points were reached by a container's life");
 }

@@ -229,8 +229,10 @@ pub(crate) async fn resume(
     inventory: Inventory,
 ) -> Result<(), EngineError> {
     let mut later: HashMap<String, (Arc<Container>, Option<Exit>)> = HashMap::new();
+    let mut ending = Vec::new();
     for found in inventory.found {
         let Found { mut view, alive, missed } = found;
+        let ended = alive.as_ref().is_some_and(|alive| alive.ended);
         if let Some(alive) = &alive {
             let folder = shims.folder(&view.record.id);
             let process = spec_of(&folder).and_then(|s| s.process).unwrap_or_default();
@@ -245,7 +247,12 @@ pub(crate) async fn resume(
         registry.reserve(&name, &container.id)?;
         registry.add(container.clone());
         match container.view().task.clone() {
-            Some(task) => lifecycle.watch_end(container, task),
+            Some(task) => {
+                if ended {
+                    ending.push((container.clone(), task.run));
+                }
+                lifecycle.watch_end(container, task);
+            }
             None => {
                 later.insert(container.id.to_string(), (container, missed));
             }
@@ -253,6 +260,14 @@ pub(crate) async fn resume(
     }
     for (container, missed) in later.into_values() {
         lifecycle.catch_up(&container, missed).await;
+    }
+    // What had ended before this engine looked is settled before clients may ask.
+    for (container, run) in ending {
+        let mut watch = container.watch();
+        let settled = watch.wait_for(|v| v.removed || v.task.as_ref().is_none_or(|task| task.run != run));
+        if tokio::time::timeout(CLEARING, settled).await.is_err() {
+            tracing::warn!(container = %container.id, "its end is settled later");
+        }
     }
     Ok(())
 }
