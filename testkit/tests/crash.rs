@@ -100,7 +100,7 @@ fn life(daemon: &Daemon) -> Promised {
     let create = [
         "create",
         "--name",
-        "k",
+        "kp",
         "-p",
         "80",
         "-v",
@@ -115,7 +115,7 @@ fn life(daemon: &Daemon) -> Promised {
         return Promised { failed: Some(created), ..promised };
     }
     promised.created = true;
-    for step in [&["start", "k"][..], &["exec", "k", "true"], &["stop", "k"], &["rm", "-v", "k"]] {
+    for step in [&["start", "kp"][..], &["exec", "kp", "true"], &["stop", "kp"], &["rm", "-v", "kp"]] {
         let done = daemon.docker(step);
         if done.code != 0 {
             return Promised { failed: Some(done), ..promised };
@@ -150,7 +150,7 @@ fn killed_at_any_named_point_nothing_acknowledged_is_lost_and_nothing_is_left_ov
             assert_ne!(known, "", "{point}: a created container was lost");
         }
         if !known.is_empty() {
-            daemon.docker(&["rm", "-f", "-v", "k"]).ok();
+            daemon.docker(&["rm", "-f", "-v", "kp"]).ok();
         }
         eventually(&format!("{point}: nothing is left over: {:?}", Residue::of_containers(&daemon)), || {
             Residue::of_containers(&daemon).is_empty().then_some(())

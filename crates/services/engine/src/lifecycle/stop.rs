@@ -154,12 +154,13 @@ impl Lifecycle {
 
     /// Sends a signal; an empty text is SIGKILL, which also waits for the end.
     pub async fn kill(self: &Arc<Self>, name: &str, signal: &str) -> Result<(), EngineError> {
+        // As dockerd: a wrong signal is told even of a container that does not exist.
+        let parsed = if signal.is_empty() { Ok(Signal::KILL) } else { Signal::parse(signal) };
+        let signal = parsed.map_err(|error| EngineError::KillSignal { name: name.to_owned(), error })?;
         let found = self.registry.find(name);
         let unknown =
             |e: LookupError| EngineError::Kill { name: name.to_owned(), kind: e.kind(), reason: e.to_string() };
         let container = found.map_err(unknown)?;
-        let parsed = if signal.is_empty() { Ok(Signal::KILL) } else { Signal::parse(signal) };
-        let signal = parsed.map_err(|error| EngineError::KillSignal { name: name.to_owned(), error })?;
         let view = container.view();
         let failed = |kind: Kind, reason: String| EngineError::Kill { name: name.to_owned(), kind, reason };
         if !view.state.status.is_running() {
