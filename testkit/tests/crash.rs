@@ -139,7 +139,12 @@ fn killed_at_any_named_point_nothing_acknowledged_is_lost_and_nothing_is_left_ov
             (up || daemon.has_ended()).then_some(())
         });
         let promised = life(&daemon);
+        if promised.failed.is_some() {
+            // The connection closes a moment before the process is a zombie.
+            eventually(&format!("{point}: dockerd died: {:?}", promised.failed), || daemon.has_ended().then_some(()));
+        }
         reached += usize::from(daemon.has_ended());
+        println!("{point}: {}", if daemon.has_ended() { "reached" } else { "not on the way" });
         daemon.kill();
         daemon.options().environment.clear();
         daemon.launch();
