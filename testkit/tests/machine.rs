@@ -23,3 +23,16 @@ fn a_container_runs_with_cgroup_v2_on_kernel_6_1() {
     let outcome = Machine::new().file(runtime, "/bin/wharf-runtime").run(include_str!("machine/runtime.sh"));
     assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
 }
+
+#[test]
+fn the_whole_engine_runs_with_cgroup_v2_on_kernel_6_1() {
+    if !wanted("the_whole_engine_runs_with_cgroup_v2_on_kernel_6_1") {
+        return;
+    }
+    let mut machine = Machine::new().memory(2048).patience(std::time::Duration::from_secs(400));
+    for name in ["docker", "dockerd", "docker-init", "wharf-shim"] {
+        machine = machine.file(testkit::binaries().join(name), format!("/bin/{name}"));
+    }
+    let outcome = machine.run(include_str!("machine/dockerd.sh"));
+    assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
+}

@@ -273,7 +273,7 @@ fn kill_loop(rounds: u32) {
 
 #[test]
 fn no_acknowledged_commit_is_lost_by_kill_9() {
-    let long = std::env::var_os("WHARF_TEST_LONG").is_some();
+    let long = std::env::var_os("WHARF_LONG").is_some();
     kill_loop(if long { 2_000 } else { 200 });
 }
 

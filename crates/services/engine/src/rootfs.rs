@@ -74,17 +74,24 @@ fn stack(layers: &[OwnedFd]) -> Result<OwnedFd, Errno> {
     use std::os::fd::AsRawFd;
     // Paths by descriptor are short, because option strings end at 256 bytes (fs_context.c, before Linux 6.5).
     let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
+    // Before 6.5 overlayfs takes any option and refuses only when the mount is made.
+    one_by_one(layers, path).or_else(|_| at_once(layers, path))
+}
+
+fn one_by_one(layers: &[OwnedFd], path: impl Fn(&OwnedFd) -> String) -> Result<OwnedFd, Errno> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let each = layers.iter().try_for_each(|l| fsconfig_set_string(context.as_fd(), "lowerdir+", path(l)));
-    let context = match each {
-        Ok(()) => context,
-        Err(_) => {
-            let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            let all: Vec<String> = layers.iter().map(path).collect();
-            fsconfig_set_string(context.as_fd(), "lowerdir", all.join(":"))?;
-            context
-        }
-    };
+    layers.iter().try_for_each(|l| fsconfig_set_string(context.as_fd(), "lowerdir+", path(l)))?;
+    mount_read_only(&context)
+}
+
+fn at_once(layers: &[OwnedFd], path: impl Fn(&OwnedFd) -> String) -> Result<OwnedFd, Errno> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let all: Vec<String> = layers.iter().map(path).collect();
+    fsconfig_set_string(context.as_fd(), "lowerdir", all.join(":"))?;
+    mount_read_only(&context)
+}
+
+fn mount_read_only(context: &OwnedFd) -> Result<OwnedFd, Errno> {
     fsconfig_set_flag(context.as_fd(), "ro")?;
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
