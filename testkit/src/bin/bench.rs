@@ -73,27 +73,38 @@ impl Engine {
         if code == 0 { Ok(()) } else { Err(format!("{}: exec exit {code}", self.label)) }
     }
 
-    /// Kilobytes of proportional memory of the daemon and every process below it, shims that left it included.
+    /// Kilobytes of proportional memory of the daemon and every process that serves it. containerd's shims leave the process tree
+    /// and are known by containerd's address on their command line.
     fn memory(&self) -> u64 {
         let parents = parents();
         let below = |mut pid: u32| {
-            while pid > 1 {
-                if pid == self.pid {
-                    return true;
-                }
+            while pid > 1 && pid != self.pid {
                 pid = parents.get(&pid).copied().unwrap_or(0);
             }
-            false
+            pid == self.pid
         };
-        let engine = |pid: &u32| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let program = String::from_utf8_lossy(&line).split('\0').next().unwrap_or_default().to_owned();
-            let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let lines: BTreeMap<u32, Vec<String>> = parents.keys().map(|pid| (*pid, command_line(*pid))).collect();
+        let containerd = lines.iter().find(|(pid, line)| program(line) == "containerd" && below(**pid));
+        let folder =
+            containerd.and_then(|(_, line)| line.iter().find_map(|word| word.strip_suffix("/containerd.toml")));
+        let engine = |pid: u32, line: &[String]| {
             let known = ["dockerd", "containerd", "containerd-shim-runc-v2", "wharf-shim", "docker-proxy"];
-            known.contains(&name.as_str())
+            let served = folder.is_some_and(|folder| line.iter().any(|word| word.starts_with(folder)));
+            known.contains(&program(line).as_str()) && (served || below(pid))
         };
-        parents.keys().filter(|pid| engine(pid) && below(**pid)).map(|pid| pss(*pid)).sum()
+        lines.iter().filter(|(pid, line)| engine(**pid, line)).map(|(pid, _)| pss(*pid)).sum()
     }
+}
+
+fn command_line(pid: u32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).split('\0').map(str::to_owned).collect()
+}
+
+/// The file name of a command line's program.
+fn program(line: &[String]) -> String {
+    let path = Path::new(line.first().map_or("", String::as_str));
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn parents() -> BTreeMap<u32, u32> {

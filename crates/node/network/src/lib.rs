@@ -16,6 +16,7 @@ mod ports;
 mod random;
 mod resolv;
 mod sandbox;
+mod solitude;
 mod sysctl;
 mod worker;
 

@@ -13,6 +13,7 @@ use wharf_netlink::{Family, Socket};
 use crate::bridge::{self, Opened};
 use crate::ports::{Owner, PortTable, Reserved};
 use crate::sandbox::{LINK, Plan, Sandbox, mac_of};
+use crate::solitude::Solitude;
 use crate::worker::Worker;
 use crate::{Attachment, BoundPort, Endpoint, EndpointRequest, NetworkConfig, NetworkError, Relay, netns, random};
 
@@ -48,7 +49,8 @@ pub(crate) struct Shared {
     pub(crate) config: NetworkConfig,
     pub(crate) bridge: Option<Opened>,
     pub(crate) plan: Option<Plan>,
-    home: OwnedFd,
+    pub(crate) home: OwnedFd,
+    pub(crate) solitude: Solitude,
     pub(crate) host: Mutex<Socket>,
     /// Held while the pool is filled: who finds it empty waits for the sandbox under way instead of making another.
     pub(crate) filling: Mutex<()>,
@@ -103,6 +105,7 @@ impl Networks {
             bridge: opened,
             plan,
             home,
+            solitude: Solitude::default(),
             host: Mutex::new(host),
             filling: Mutex::new(()),
             rules,
@@ -144,6 +147,14 @@ impl Networks {
         outcome
     }
 
+    /// Gives a container a namespace of its own without any network (`--network none`): only `lo`, which is up. It dies with
+    /// its last descriptor.
+    pub fn solitary(&self) -> Result<OwnedFd, NetworkError> {
+        let taken = self.shared.solitude.take(&self.shared.home);
+        self.worker.refill();
+        taken
+    }
+
     /// Withdraws the endpoint's rules at once and frees its address and ports. The link dies with the namespace, that
     /// is with the last descriptor of it. An endpoint that is not attached changes nothing.
     pub fn detach(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
@@ -162,6 +173,7 @@ impl Networks {
         let shared = &self.shared;
         self.worker.stop();
         lock(&shared.state).ready.clear();
+        shared.solitude.clear();
         if !lock(&shared.state).endpoints.is_empty() {
             return Ok(());
         }

@@ -157,10 +157,14 @@ fn await_local(inner: &mut Socket, address: IpAddr, asked: Instant) -> Result<()
 }
 
 /// Sets the namespace's parameters and returns the one that keeps it silent.
-fn set_parameters(ipv6: bool) -> Result<OwnedFd, NetworkError> {
-    // As Docker does for containers with a namespace of their own, so that ping and ports below 1024 need no rights.
+/// What every namespace of a container gets, as Docker does, so that ping and ports below 1024 need no rights.
+pub(crate) fn set_common_parameters() -> Result<(), NetworkError> {
     sysctl::write("ipv4/ip_unprivileged_port_start", "0")?;
-    sysctl::write("ipv4/ping_group_range", "0 2147483647")?;
+    sysctl::write("ipv4/ping_group_range", "0 2147483647")
+}
+
+fn set_parameters(ipv6: bool) -> Result<OwnedFd, NetworkError> {
+    set_common_parameters()?;
     if ipv6 {
         sysctl::write_if_present("ipv6/conf/eth0/accept_dad", "0")?;
         // Routes come from the engine, never from who sends router advertisements (CVE-2020-13401).

@@ -237,6 +237,9 @@ impl Thread {
 
     /// Fills the pool when half of it is used.
     fn fill(&self) {
+        if let Err(e) = self.shared.solitude.fill(&self.shared.home) {
+            tracing::debug!(error = %Chain(&e), "no namespace without network is kept ready");
+        }
         let Some(plan) = &self.shared.plan else { return };
         let size = self.shared.config.pool_size;
         let present = lock(&self.shared.state).ready.len();

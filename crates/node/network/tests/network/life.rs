@@ -302,3 +302,21 @@ fn cve_2025_54388_and_54410_a_reload_of_other_rules_opens_neither_loopback_ports
         assert!(blocked(&b.netns, &format!("{}:80", address(&a))));
     });
 }
+
+#[test]
+fn a_container_without_network_has_lo_and_nothing_else_and_shares_it_with_nobody() {
+    on_a_host(|| {
+        let networks = Networks::open(config(), vec![]).unwrap();
+        // More than are kept ready, so that both ways of getting one are taken.
+        let taken: Vec<_> = (0..5).map(|_| networks.solitary().unwrap()).collect();
+        for namespace in &taken {
+            assert_eq!(inside(namespace, || links("")), ["lo"]);
+            serve(namespace, "127.0.0.1:80");
+            assert_eq!(reaches(namespace, "127.0.0.1:80"), Some(ip("127.0.0.1")), "lo is up");
+        }
+        let inode = |fd: &std::os::fd::OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+        let different: std::collections::BTreeSet<_> = taken.iter().map(inode).collect();
+        assert_eq!(different.len(), taken.len());
+        networks.close().unwrap();
+    });
+}

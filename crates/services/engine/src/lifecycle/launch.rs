@@ -170,9 +170,8 @@ impl Lifecycle {
         point("start.after-folder");
         let net = match plan {
             // The shim has the prepared namespace as descriptor 5.
-            NetPlan::Bridge => Net::Join(PathBuf::from("/proc/self/fd/5")),
+            NetPlan::Bridge | NetPlan::None => Net::Join(PathBuf::from("/proc/self/fd/5")),
             NetPlan::Host => Net::Host,
-            NetPlan::None => Net::Fresh,
             NetPlan::Container(_, pid) => Net::Join(PathBuf::from(format!("/proc/{pid}/ns/net"))),
         };
         let volumes = record.volumes().map(|name| (name.to_owned(), self.volumes.data(name))).collect();
@@ -195,7 +194,10 @@ impl Lifecycle {
         folder.write_config(&json).map_err(StartError::Task)?;
         let (netns, hold, relays) = match attachment {
             Some(a) => (Some(a.netns), a.hold, a.relays),
-            None => (None, Vec::new(), Vec::new()),
+            None => {
+                let alone = matches!(plan, NetPlan::None).then(|| self.networks.solitary()).transpose();
+                (alone.map_err(StartError::Network)?, Vec::new(), Vec::new())
+            }
         };
         let log_dir = open_folder(&self.config.container_folder(&record.id))?;
         point("start.before-spawn");

@@ -91,9 +91,7 @@ pub struct Identity {
 pub enum Net {
     /// The host's.
     Host,
-    /// A fresh one without links.
-    Fresh,
-    /// One that is joined: `/proc/self/fd/5` of the shim, or another container's.
+    /// One that is joined: the prepared one, `/proc/self/fd/5` of the shim, or another container's.
     Join(PathBuf),
 }
 
@@ -195,7 +193,6 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
     let mut list = vec![fresh(NamespaceType::Mount)];
     match &input.net {
         Net::Host => {}
-        Net::Fresh => list.push(fresh(NamespaceType::Network)),
         Net::Join(path) => list.push(Namespace { kind: NamespaceType::Network, path: Some(path.clone()) }),
     }
     if host.uts_mode != "host" {
@@ -217,15 +214,9 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
     list
 }
 
+/// Only what is asked for: a prepared network namespace has Docker's defaults already (wharf-network sets them).
 fn sysctls(input: &Input<'_>) -> BTreeMap<String, String> {
-    let mut map = BTreeMap::new();
-    // With a prepared namespace these two stand already (wharf-network sets them), so start does not pay for them.
-    if input.net == Net::Fresh {
-        map.insert("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned());
-        map.insert("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned());
-    }
-    map.extend(input.host.sysctls.clone().unwrap_or_default());
-    map
+    input.host.sysctls.clone().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,0 +1,65 @@
+//! Namespaces without any network, for `--network none`: only `lo`. A few are kept ready once one was asked for.
+
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+
+use wharf_netlink::route::{self, Which};
+use wharf_netlink::{Family, Requests, Socket};
+
+use crate::networks::lock;
+use crate::{NetworkError, netns, sandbox};
+
+/// How many are kept ready. Making one costs less than a sandbox on a bridge.
+const READY: usize = 2;
+
+/// The namespaces that are ready.
+#[derive(Debug, Default)]
+pub(crate) struct Solitude(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    ready: Vec<OwnedFd>,
+    /// Hosts whose containers all have networks pay for none.
+    wanted: bool,
+}
+
+impl Solitude {
+    /// Takes one that is ready, or makes one; `home` is the caller's own namespace.
+    pub(crate) fn take(&self, home: &OwnedFd) -> Result<OwnedFd, NetworkError> {
+        let ready = {
+            let mut kept = lock(&self.0);
+            kept.wanted = true;
+            kept.ready.pop()
+        };
+        ready.map_or_else(|| make(home), Ok)
+    }
+
+    /// Makes as many as are missing.
+    pub(crate) fn fill(&self, home: &OwnedFd) -> Result<(), NetworkError> {
+        loop {
+            let kept = lock(&self.0);
+            if !kept.wanted || kept.ready.len() >= READY {
+                return Ok(());
+            }
+            drop(kept);
+            let made = make(home)?;
+            lock(&self.0).ready.push(made);
+        }
+    }
+
+    /// Lets them go.
+    pub(crate) fn clear(&self) {
+        *lock(&self.0) = Kept::default();
+    }
+}
+
+fn make(home: &OwnedFd) -> Result<OwnedFd, NetworkError> {
+    let failed = |source| NetworkError::Link { action: "raising", link: "lo".to_owned(), source };
+    netns::in_new(home, |netns| {
+        sandbox::set_common_parameters()?;
+        let mut requests = Requests::new();
+        route::set_up(&mut requests, Which::Name("lo"));
+        Socket::open(Family::Route).and_then(|mut socket| socket.call(&mut requests)).map_err(failed)?;
+        Ok(netns)
+    })
+}
