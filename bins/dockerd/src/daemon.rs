@@ -26,6 +26,12 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Threads that handle requests. What blocks has threads of its own, so two keep both cores of a small host busy.
 const WORKERS: usize = 2;
 
+/// Heaps of the allocator: one for each worker.
+const HEAPS: i32 = WORKERS as i32;
+
+/// How often free memory is given back. A burst of requests leaves free pages behind that nobody may need for hours.
+const TIDY: Duration = Duration::from_secs(10);
+
 /// Checks everything that can be checked without touching the host.
 pub fn check(settings: &Settings) -> Result<(), SettingsError> {
     let instance = InstanceId::from_bytes([0; 6]);
@@ -53,6 +59,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     // Containers have their own masks; the daemon's files must not depend on who started it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     raise_descriptor_limit();
+    wharf_sys::memory::limit_heaps(HEAPS);
     let pid_file = PidFile::write(Path::new(settings.text("pidfile")))?;
     let root = DataRoot::claim(&config::folder(settings, "data-root")?)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -129,7 +136,14 @@ async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure
     tracing::info!("API listen on {}", settings.list("host").join(", "));
     notify::tell("READY=1");
 
+    let tidying = tokio::spawn(async {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            wharf_sys::memory::give_back();
+        }
+    });
     wait_for_signal().await?;
+    tidying.abort();
     notify::tell("STOPPING=1");
     tracing::info!("Processing signal: the daemon shuts down");
     // A second signal means now: what is running is adopted by the next daemon.

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod image;
 pub mod keyring;
 pub mod link;
+pub mod memory;
 pub mod mount;
 pub mod schedule;
 pub mod seccomp;
