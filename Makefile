@@ -33,6 +33,7 @@ test: check binaries
 
 # The long tier: virtual machines, long kill loops, floods. Includes the quick tier.
 test-long: check binaries
+	@scripts/prerequisites long
 	scripts/tests long
 
 # PEER=unix:///path/to/docker.sock compares with another engine (PEER_CLI names its command line).
