@@ -8,7 +8,7 @@ fuzz_target!(|bytes: &[u8]| {
     for message in messages(bytes).flatten() {
         std::hint::black_box(&message);
     }
-    for attribute in attributes(bytes).flatten() {
+    for attribute in attributes(bytes) {
         let _ = (attribute.u32(), attribute.be64(), attribute.text());
         attribute.nested().for_each(drop);
     }

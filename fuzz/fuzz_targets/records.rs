@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use wharf_proto_task::Record;
+use wharf_proto_task::record::Record;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = Record::parse_all(bytes);
