@@ -1,0 +1,9 @@
+//! Messages of `session/upload/upload.proto` (BuildKit 0.29), package `moby.upload.v1`.
+
+#![allow(missing_docs)] // Names and numbers are the protocol's; its documentation explains them.
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BytesMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    pub data: Vec<u8>,
+}
