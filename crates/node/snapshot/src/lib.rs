@@ -66,6 +66,12 @@ pub trait Snapshotter: Send + Sync {
     /// The name that `docker info` shows: `overlayfs`, `vfs`.
     fn name(&self) -> &'static str;
 
+    /// Whether layers are stacked when they are mounted, so that one more between image and container costs nothing. If
+    /// not, each snapshot is a copy of what is below it.
+    fn stacks(&self) -> bool {
+        false
+    }
+
     /// Makes a writable directory upon a committed snapshot, or an empty one.
     fn prepare(&self, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError>;
 

@@ -83,6 +83,10 @@ impl Snapshotter for Overlay {
         NAME
     }
 
+    fn stacks(&self) -> bool {
+        true
+    }
+
     fn prepare(&self, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
         let mut lowers = Vec::new();
         if let Some(parent) = parent {

@@ -20,6 +20,7 @@ use crate::container::{Container, ContainerRecord, LastRun, LookupError, Registr
 use crate::create::mounts::{self, Point, Source};
 use crate::create::{CreateError, Host, request, validate};
 use crate::events::{Events, Subject};
+use crate::init_layer::InitLayers;
 use crate::rootfs::Root;
 use crate::volumes::{Fresh, Volumes};
 use crate::{EngineError, blocking, in_place, names};
@@ -35,6 +36,7 @@ pub struct Creator {
     pub(crate) store: Arc<Store>,
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<Images>,
+    pub(crate) init_layers: InitLayers,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) events: Arc<Events>,
 }
@@ -182,8 +184,7 @@ impl Creator {
         make_folder(&folder)?;
         made.folder = Some(folder);
         point("create.after-folder");
-        let parent = self.images.snapshot(image)?;
-        record.snapshot = self.snapshots.prepare(parent.as_ref())?;
+        record.snapshot = self.init_layers.prepare(image)?;
         made.snapshot = Some(record.snapshot.clone());
         point("create.after-snapshot");
         let mut root = None;

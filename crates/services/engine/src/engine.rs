@@ -22,6 +22,7 @@ use crate::creator::Creator;
 use crate::events::Events;
 use crate::execs::Execs;
 use crate::images::Images;
+use crate::init_layer::InitLayers;
 use crate::lifecycle::{Lifecycle, Saver};
 use crate::lists::Lists;
 use crate::networks::{NetworkList, fixed_id};
@@ -151,6 +152,7 @@ impl Engine {
                 store: store.clone(),
                 snapshots: snapshots.clone(),
                 images: image_store.clone(),
+                init_layers: InitLayers::new(snapshots.clone(), image_store.clone(), registry.clone()),
                 volumes: volumes.clone(),
                 events: events.clone(),
             }),

@@ -126,6 +126,8 @@ pub enum EngineError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot make the layer that containers of the image stand on")]
+    InitLayer(#[source] wharf_archive::ArchiveError),
     #[error("{0} comes with a later release of Wharf")]
     Later(&'static str),
     #[error("the engine is shutting down")]
@@ -338,6 +340,7 @@ impl HasKind for EngineError {
             | EngineError::Tar(_)
             | EngineError::Ps(_)
             | EngineError::File { .. }
+            | EngineError::InitLayer(_)
             | EngineError::Worker => Kind::System,
         }
     }

@@ -13,6 +13,7 @@ pub mod events;
 pub mod execs;
 mod identity;
 pub mod images;
+mod init_layer;
 pub mod lifecycle;
 pub mod lists;
 pub mod names;

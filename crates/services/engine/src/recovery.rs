@@ -60,7 +60,9 @@ pub(crate) async fn take_stock(
 ) -> Result<Inventory, EngineError> {
     let records: BTreeMap<String, ContainerRecord> = store.view()?.all::<ContainerRecord>()?.into_iter().collect();
     let mut known: HashSet<u64> = images.snapshot_numbers();
-    known.extend(records.values().map(|r| r.snapshot.number));
+    // Below a container's own layer is its image's init layer, which no other record names.
+    let layers = records.values().flat_map(|r| r.snapshot.lowers.iter().chain([&r.snapshot.number]));
+    known.extend(layers);
     let strays = snapshots.reconcile(&known)?;
     if !strays.is_empty() {
         tracing::info!(layers = strays.len(), "moved layers that nothing owns to the trash");

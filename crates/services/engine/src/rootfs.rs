@@ -42,6 +42,13 @@ impl Root {
         Ok(Root(folder(Path::new(&format!("/proc/{pid}/root")))?))
     }
 
+    /// Whether nothing is at a path, nor on the way to it a link or a file.
+    pub fn is_free(&self, path: &str) -> bool {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let plain = inside() | ResolveFlags::NO_SYMLINKS;
+        matches!(openat2(&self.0, path, flags, Mode::empty(), plain), Err(Errno::NOENT))
+    }
+
     /// Opens a path inside for reading; links are followed, but never out of the root.
     pub fn open(&self, path: &str) -> Result<OwnedFd, Errno> {
         // Not blocking: the path may be a FIFO (CVE-2024-9676).
