@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use wharf_api_types::{ContainerPruneResponse, ContainerUpdateRequest, ContainerUpdateResponse, Filters, StringMap};
 use wharf_fault::point;
-use wharf_metadata::{Batch, Store};
 use wharf_snapshot::Snapshotter;
 use wharf_types::Timestamp;
 
-use crate::container::{Registry, Status};
+use crate::container::{Records, Registry, Status};
 use crate::create::{CreateError, Host, validate};
-use crate::creator::{NAMES, tell};
+use crate::creator::tell;
 use crate::events::{Events, Subject};
 use crate::lifecycle::{Lifecycle, RemoveOptions, current_record};
 use crate::{EngineError, StartError, names, spec};
@@ -19,7 +18,7 @@ use crate::{EngineError, StartError, names, spec};
 pub struct Changes {
     pub(crate) host: Host,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) records: Arc<Records>,
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) lifecycle: Arc<Lifecycle>,
     pub(crate) events: Arc<Events>,
@@ -47,11 +46,9 @@ impl Changes {
         self.registry.reserve(new, &container.id).map_err(|e| refused(e.into()))?;
         let mut record = current_record(&view);
         new.clone_into(&mut record.name);
-        let mut batch = Batch::new();
-        batch.claim(NAMES, new, container.id.as_str()).release(NAMES, &old).put(container.id.as_str(), &record);
-        if let Err(e) = self.store.submit(batch).await {
+        if let Err(e) = self.records.replace(&record, Some(&old)).await {
             self.registry.release(new, &container.id);
-            return Err(e.into());
+            return Err(e);
         }
         point("rename.after-commit");
         self.registry.release(&old, &container.id);
@@ -95,9 +92,7 @@ impl Changes {
         point("update.after-limits");
         let mut record = current_record(&view);
         record.host = host;
-        let mut batch = Batch::new();
-        batch.put(container.id.as_str(), &record);
-        self.store.submit(batch).await?;
+        self.records.replace(&record, None).await?;
         point("update.after-commit");
         let view = container.publish(|v| v.record = Arc::new(record));
         tell(&self.events, &view.record, "update", &[]);

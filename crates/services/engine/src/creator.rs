@@ -11,12 +11,12 @@ use wharf_api_types::{
 };
 use wharf_fault::point;
 use wharf_image::{Hold, Image, Images};
-use wharf_metadata::{Batch, Store, StoreError};
+use wharf_metadata::StoreError;
 use wharf_snapshot::{Snapshot, Snapshotter};
 use wharf_types::{ContainerId, Timestamp};
 
 use crate::config::EngineConfig;
-use crate::container::{Container, ContainerRecord, LastRun, LookupError, Registry, View};
+use crate::container::{Container, ContainerRecord, LastRun, LookupError, Records, Registry, View};
 use crate::create::mounts::{self, Point, Source};
 use crate::create::{CreateError, Host, request, validate};
 use crate::events::{Events, Subject};
@@ -33,7 +33,7 @@ pub struct Creator {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) host: Host,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) records: Arc<Records>,
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<Images>,
     pub(crate) init_layers: InitLayers,
@@ -128,20 +128,16 @@ impl Creator {
             self.undo(made);
             return Err(e);
         }
-        let mut batch = Batch::new();
-        batch.claim(NAMES, &record.name, record.id.as_str()).put(record.id.as_str(), &record);
-        for fresh in &made.volumes {
-            batch.put(&fresh.record.name, &fresh.record);
-        }
+        let volumes: Vec<_> = made.volumes.iter().map(|fresh| &fresh.record).collect();
         point("create.before-commit");
-        if let Err(e) = self.store.submit(batch).await {
+        if let Err(e) = self.records.insert(&record, &volumes).await {
             self.undo(made);
             return Err(match e {
-                StoreError::NameTaken { .. } => {
+                EngineError::Store(StoreError::NameTaken { .. }) => {
                     let owner = record.id.clone();
                     LookupError::NameTaken { name: record.name, owner }.into()
                 }
-                e => e.into(),
+                e => e,
             });
         }
         point("create.after-commit");

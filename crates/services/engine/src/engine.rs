@@ -16,7 +16,7 @@ use wharf_types::Timestamp;
 
 use crate::changes::Changes;
 use crate::config::EngineConfig;
-use crate::container::Registry;
+use crate::container::{Records, Registry};
 use crate::create::Host;
 use crate::creator::Creator;
 use crate::events::Events;
@@ -118,7 +118,8 @@ impl Engine {
         let shims = Shims::new(shim, config.exec_root.clone());
         let events = Arc::new(Events::default());
         let registry = Arc::new(Registry::default());
-        let inventory = recovery::take_stock(&config, &store, &snapshots, &image_store, &shims).await?;
+        let records = Arc::new(Records::open(store.clone(), &config.exec_root)?);
+        let inventory = recovery::take_stock(&config, &records, &snapshots, &image_store, &shims).await?;
         let endpoints = inventory.endpoints.clone();
         let net = blocking(move || Networks::open(network, endpoints)).await?.map_err(OpenError::Network)?;
         let net = Arc::new(net);
@@ -128,7 +129,7 @@ impl Engine {
             config: config.clone(),
             cgroup_v2,
             registry: registry.clone(),
-            store: store.clone(),
+            records: records.clone(),
             snapshots: snapshots.clone(),
             volumes: volumes.clone(),
             networks: net.clone(),
@@ -149,7 +150,7 @@ impl Engine {
                 config: config.clone(),
                 host: host.clone(),
                 registry: registry.clone(),
-                store: store.clone(),
+                records: records.clone(),
                 snapshots: snapshots.clone(),
                 images: image_store.clone(),
                 init_layers: InitLayers::new(snapshots.clone(), image_store.clone(), registry.clone()),
@@ -159,7 +160,7 @@ impl Engine {
             changes: Arc::new(Changes {
                 host,
                 registry: registry.clone(),
-                store: store.clone(),
+                records: records.clone(),
                 snapshots: snapshots.clone(),
                 lifecycle: lifecycle.clone(),
                 events: events.clone(),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use wharf_metadata::Store;
 use wharf_network::Endpoint;
 use wharf_oci::runtime::Spec;
 use wharf_snapshot::Snapshotter;
@@ -16,7 +15,7 @@ use wharf_types::{ContainerId, Signal};
 
 use crate::EngineError;
 use crate::config::EngineConfig;
-use crate::container::{Container, ContainerRecord, Registry, Status, Task, View};
+use crate::container::{Container, ContainerRecord, Records, Registry, Status, Task, View};
 use crate::lifecycle::{ENDPOINT_FILE, Lifecycle};
 
 /// How long the remains of a container may take to go.
@@ -53,12 +52,12 @@ fn spec_of(folder: &Path) -> Option<Spec> {
 /// Reads the records, adopts shims, and clears what no record owns: layers, container folders, tasks, cgroups.
 pub(crate) async fn take_stock(
     config: &EngineConfig,
-    store: &Store,
+    stored: &Records,
     snapshots: &Arc<dyn Snapshotter>,
     images: &wharf_image::Images,
     shims: &Shims,
 ) -> Result<Inventory, EngineError> {
-    let records: BTreeMap<String, ContainerRecord> = store.view()?.all::<ContainerRecord>()?.into_iter().collect();
+    let records = stored.all()?;
     let mut known: HashSet<u64> = images.snapshot_numbers();
     // Below a container's own layer is its image's init layer, which no other record names.
     let layers = records.values().flat_map(|r| r.snapshot.lowers.iter().chain([&r.snapshot.number]));

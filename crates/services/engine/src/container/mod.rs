@@ -1,9 +1,11 @@
 //! Containers: their records, what is published about them, and the registry that finds them.
 
 mod record;
+mod records;
 mod registry;
 mod view;
 
 pub use record::{ContainerRecord, LastRun};
+pub(crate) use records::Records;
 pub use registry::{LookupError, Registry};
 pub use view::{Container, RunState, Status, Task, View};

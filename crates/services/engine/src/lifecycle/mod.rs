@@ -14,13 +14,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wharf_metadata::Store;
 use wharf_network::Networks;
 use wharf_snapshot::Snapshotter;
 use wharf_task::Shims;
 
 use crate::config::EngineConfig;
-use crate::container::Registry;
+use crate::container::{Records, Registry};
 use crate::events::Events;
 use crate::spec::Identity;
 use crate::volumes::Volumes;
@@ -36,7 +35,7 @@ pub struct Lifecycle {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) cgroup_v2: bool,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) records: Arc<Records>,
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) networks: Arc<Networks>,

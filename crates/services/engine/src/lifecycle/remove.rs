@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use wharf_error::Kind;
 use wharf_fault::point;
-use wharf_metadata::{Batch, Table, Ticket};
+use wharf_metadata::Ticket;
 
 use super::Lifecycle;
 use crate::container::{Container, ContainerRecord, Status};
-use crate::creator::{NAMES, tell};
+use crate::creator::tell;
 use crate::{EngineError, in_place};
 
 /// How to remove.
@@ -22,8 +22,20 @@ pub struct RemoveOptions {
 
 /// A removal on its way to the disk.
 pub(super) struct Removal {
-    ticket: Ticket,
+    commit: Result<Option<Ticket>, EngineError>,
     volumes: Vec<String>,
+}
+
+impl Removal {
+    /// Waits until the record is gone.
+    async fn committed(self) -> (Result<(), EngineError>, Vec<String>) {
+        let done = match self.commit {
+            Ok(Some(ticket)) => ticket.await.map_err(EngineError::from),
+            Ok(None) => Ok(()),
+            Err(e) => Err(e),
+        };
+        (done, self.volumes)
+    }
 }
 
 impl Lifecycle {
@@ -69,30 +81,22 @@ impl Lifecycle {
         point("remove.begin");
         let before = container.view().state.status;
         let view = container.publish(|v| v.state.status = Status::Removing);
-        let removal = self.commit_removal(&view.record, volumes);
-        let volumes = match removal.ticket.await {
-            Ok(()) => removal.volumes,
-            Err(e) => {
-                removal.volumes.iter().for_each(|name| self.volumes.put_back(name));
-                container.publish(|v| v.state.status = before);
-                return Err(e.into());
-            }
-        };
+        let (done, volumes) = self.commit_removal(&view.record, volumes).committed().await;
+        if let Err(e) = done {
+            volumes.iter().for_each(|name| self.volumes.put_back(name));
+            container.publish(|v| v.state.status = before);
+            return Err(e);
+        }
         self.clear_away(container, volumes).await;
         Ok(())
     }
 
     /// Submits the commit by which a container ceases to exist.
     pub(super) fn commit_removal(&self, record: &ContainerRecord, volumes: bool) -> Removal {
-        let mut batch = Batch::new();
-        batch.remove(Table::Containers, record.id.as_str()).release(NAMES, &record.name);
         let volumes = if volumes { self.unshared(record) } else { Vec::new() };
-        for name in &volumes {
-            batch.remove(Table::Volumes, name);
-            self.volumes.set_aside(name);
-        }
+        volumes.iter().for_each(|name| self.volumes.set_aside(name));
         point("remove.before-commit");
-        Removal { ticket: self.store.submit(batch), volumes }
+        Removal { commit: self.records.remove(record, &volumes), volumes }
     }
 
     /// Anonymous volumes of this container that no other one mounts.
@@ -109,11 +113,12 @@ impl Lifecycle {
 
     /// Finishes the removal of a container that went with its process.
     pub(super) async fn finish_removal(self: &Arc<Self>, container: &Arc<Container>, removal: Removal) {
-        match removal.ticket.await {
-            Ok(()) => self.clear_away(container, removal.volumes).await,
+        let (done, volumes) = removal.committed().await;
+        match done {
+            Ok(()) => self.clear_away(container, volumes).await,
             Err(error) => {
                 tracing::error!(container = %container.id, %error, "cannot remove the container");
-                removal.volumes.iter().for_each(|name| self.volumes.put_back(name));
+                volumes.iter().for_each(|name| self.volumes.put_back(name));
                 container.publish(|v| v.state.status = Status::Dead);
             }
         }
