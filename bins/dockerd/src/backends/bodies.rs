@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use wharf_api_server::ApiError;
-use wharf_api_server::backend::Incoming;
+use wharf_api_server::backend::{Incoming, Outgoing};
+use wharf_error::HasKind;
 
 /// A request's body as a reader. Only for threads that may block.
 pub struct BodyReader {
@@ -68,6 +69,20 @@ impl Write for BodyWriter {
         // The receiver goes when the client does.
         self.chunks.blocking_send(Ok(full.into())).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
+}
+
+/// Sends what `work` writes, on a thread that may block; its error ends the body.
+pub fn send<E: HasKind>(work: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static) -> Outgoing<Bytes> {
+    let (sender, receiver) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let mut writer = BodyWriter::new(sender.clone());
+        match work(&mut writer) {
+            // A client that left is no fault of ours.
+            Ok(()) => drop(writer.flush()),
+            Err(e) => drop(sender.blocking_send(Err(ApiError::of(&e)))),
+        }
+    });
+    receiver
 }
 
 #[cfg(test)]

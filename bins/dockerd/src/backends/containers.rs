@@ -10,6 +10,7 @@ use wharf_api_types::query;
 use wharf_engine::lifecycle::RemoveOptions;
 use wharf_engine::streams::Wanted;
 
+use super::bodies::send;
 use super::{Joined, blocking, forward, later, ready};
 
 /// What comes with a later issue is refused with this.
@@ -148,8 +149,13 @@ impl ContainerBackend for Joined {
         ready(samples.map(|samples| forward(samples, |sample| sample)))
     }
 
-    fn export<'a>(&'a self, _: &'a str) -> Reply<'a, Outgoing<Bytes>> {
-        later_feature("export")
+    fn export<'a>(&'a self, name: &'a str) -> Reply<'a, Outgoing<Bytes>> {
+        let (capture, name) = (self.0.capture.clone(), name.to_owned());
+        Box::pin(async move {
+            // An unknown name must become a status, so it is looked up before the body begins.
+            capture.exportable(&name).map_err(|e| ApiError::of(&e))?;
+            Ok(send(move |out| capture.export(&name, out)))
+        })
     }
 
     fn archive_stat<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, api::PathStat> {
@@ -164,7 +170,11 @@ impl ContainerBackend for Joined {
         later_feature("cp")
     }
 
-    fn commit(&self, _: query::Commit) -> Reply<'_, String> {
-        later_feature("commit")
+    fn commit(&self, request: query::Commit) -> Reply<'_, String> {
+        let name = super::images::reference(&request.repo, &request.tag);
+        Box::pin(async move {
+            let made = self.0.capture.commit(request, name?).await;
+            made.map(|id| id.to_string()).map_err(|e| ApiError::of(&e))
+        })
     }
 }

@@ -12,7 +12,7 @@ use wharf_image::{Details, Filters, HistoryEntry, ImportRequest, LoadProgress, R
 use wharf_oci::image as oci;
 use wharf_types::{Reference, Timestamp};
 
-use super::bodies::{BodyReader, BodyWriter};
+use super::bodies::{BodyReader, send};
 use super::{Joined, blocking};
 
 /// Filters of `docker images` and `docker image prune`.
@@ -147,7 +147,7 @@ fn removed(items: Vec<Removed>) -> Vec<api::ImageDeleteItem> {
 }
 
 /// The reference of an import: repository, and a tag beside it or within.
-fn reference(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
+pub(super) fn reference(repo: &str, tag: &str) -> Result<Option<Reference>, ApiError> {
     if repo.is_empty() {
         return Ok(None);
     }
@@ -292,18 +292,7 @@ impl ImageBackend for Joined {
             for name in &query.names {
                 images.inspect(name).map_err(|e| ApiError::of(&e))?;
             }
-            let (sender, receiver) = mpsc::channel(4);
-            tokio::task::spawn_blocking(move || {
-                use std::io::Write;
-                let mut writer = BodyWriter::new(sender.clone());
-                let saved = images.save(&query.names, &mut writer);
-                match saved {
-                    // A client that left is no fault of ours.
-                    Ok(()) => drop(writer.flush()),
-                    Err(e) => drop(sender.blocking_send(Err(ApiError::of(&e)))),
-                }
-            });
-            Ok(receiver)
+            Ok(send(move |out| images.save(&query.names, out)))
         })
     }
 }

@@ -16,7 +16,7 @@ use rustix::fs::{
     fsetxattr, fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat,
     utimensat,
 };
-use rustix::io::{Errno, pwrite, write};
+use rustix::io::{Errno, pwrite};
 
 use crate::header::{Entry, EntryKind, Reader};
 use crate::pax::Time;
@@ -463,15 +463,54 @@ fn timestamps(entry: &Entry) -> Timestamps {
     Timestamps { last_access: time(entry.accessed.unwrap_or(entry.modified)), last_modification: time(entry.modified) }
 }
 
+/// Zeros of this length, at a multiple of it, become a hole: archives of images say nothing of holes, and without
+/// them a sparse file of a few blocks would fill the disk.
+const HOLE: usize = 32 << 10;
+
 fn copy(reader: &mut Reader<'_>, fd: &OwnedFd, entry: &Entry) -> Result<(), ArchiveError> {
+    let mut at = 0;
+    let mut written = 0;
     loop {
         let piece = reader.data()?;
         if piece.is_empty() {
-            return Ok(());
+            break;
         }
-        let n = write(fd, piece).map_err(|e| failed("write", entry, e.into()))?;
+        let (zeros, n) = run(piece, at);
+        if !zeros {
+            pwrite_all(fd, &piece[..n], at).map_err(|e| failed("write", entry, e.into()))?;
+            written = at + n as u64;
+        }
         reader.consume(n);
+        at += n as u64;
     }
+    if written < at {
+        ftruncate(fd, at).map_err(|e| failed("write", entry, e.into()))?;
+    }
+    Ok(())
+}
+
+/// How many bytes from the start of a piece, which belongs at this offset, are to be a hole or to be written.
+fn run(piece: &[u8], at: u64) -> (bool, usize) {
+    static ZEROS: [u8; HOLE] = [0; HOLE];
+    let first = (at.wrapping_neg() % HOLE as u64) as usize;
+    let Some(whole) = piece.get(first..).map(|rest| rest.chunks_exact(HOLE)) else { return (false, piece.len()) };
+    let hole = |window: &&[u8]| **window == ZEROS[..];
+    let windows = whole.len();
+    let zeros = whole.clone().take_while(hole).count();
+    if first == 0 && zeros > 0 {
+        return (true, zeros * HOLE);
+    }
+    let data = whole.take_while(|window| !hole(window)).count();
+    (false, if data < windows { first + data * HOLE } else { piece.len() })
+}
+
+fn pwrite_all(fd: &OwnedFd, mut bytes: &[u8], mut offset: u64) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        let n = pwrite(fd, bytes, offset)?;
+        bytes = &bytes[n..];
+        offset += n as u64;
+    }
+    Ok(())
 }
 
 fn copy_at(

@@ -4,6 +4,7 @@
 //! compression is undone in-process by formats named here and by no helper program.
 
 mod compression;
+mod difference;
 mod error;
 mod extract;
 mod header;
@@ -14,6 +15,7 @@ mod root;
 mod sparse;
 
 pub use compression::{Compression, Decoder, Peeked};
+pub use difference::{Change, ChangeKind, Difference, Form};
 pub use error::ArchiveError;
 pub use extract::{Extracted, Whiteouts, extract};
 pub use header::{Entry, EntryKind, Reader};

@@ -19,15 +19,20 @@ use crate::pax::Time;
 /// Bytes of an extended attribute's value and of a list of names (Linux, `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
 const XATTR_LIMIT: usize = 1 << 16;
 
+/// Bytes of a file that are read at once.
+const PIECE: usize = 128 << 10;
+
 /// Writes entries to a stream.
 pub struct Writer<'a> {
     out: &'a mut dyn Write,
+    /// For the data of files; made with the first.
+    buffer: Vec<u8>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes to this stream.
     pub fn new(out: &'a mut dyn Write) -> Self {
-        Self { out }
+        Self { out, buffer: Vec::new() }
     }
 
     /// Writes an entry with its data, of which exactly `entry.size` bytes must come.
@@ -54,12 +59,29 @@ impl<'a> Writer<'a> {
         let size = if entry.kind == EntryKind::File { entry.size } else { 0 };
         self.write(&header(&entry.name, &entry.link, entry.mode, size, kind, entry))?;
         if size > 0 {
-            let copied = io::copy(&mut data.take(size), &mut self.out).map_err(ArchiveError::Write)?;
-            if copied < size {
-                let path = String::from_utf8_lossy(&entry.name).into_owned();
-                return Err(ArchiveError::Source { path, source: io::ErrorKind::UnexpectedEof.into() });
-            }
+            self.copy(entry, size, data)?;
             self.pad(size)?;
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, entry: &Entry, mut left: u64, data: &mut dyn Read) -> Result<(), ArchiveError> {
+        let unreadable = |source| {
+            let path = String::from_utf8_lossy(&entry.name).into_owned();
+            ArchiveError::Source { path, source }
+        };
+        self.buffer.resize(PIECE, 0);
+        while left > 0 {
+            let most = PIECE.min(usize::try_from(left).unwrap_or(PIECE));
+            match data.read(&mut self.buffer[..most]) {
+                Ok(0) => return Err(unreadable(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => {
+                    self.out.write_all(&self.buffer[..n]).map_err(ArchiveError::Write)?;
+                    left -= n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(unreadable(e)),
+            }
         }
         Ok(())
     }
@@ -187,7 +209,7 @@ fn header(name: &[u8], link: &[u8], mode: u32, size: u64, kind: u8, entry: &Entr
 /// [`ArchiveError::Source`] (also `ENAMETOOLONG` for paths that no archive reader could make),
 /// [`ArchiveError::Write`].
 pub fn pack(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveError> {
-    let mut packer = Packer { writer: Writer::new(out), links: HashMap::new() };
+    let mut packer = Packer::new(out);
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let top = openat(root, ".", flags, Mode::empty()).map_err(|e| unreadable(Path::new("."), e))?;
     let mut open = vec![Folder::list(top, PathBuf::new())?];
@@ -200,7 +222,7 @@ pub fn pack(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveErro
             open.push(inner);
         }
     }
-    packer.writer.finish()
+    packer.finish().map(drop)
 }
 
 struct Folder {
@@ -212,67 +234,121 @@ struct Folder {
 
 impl Folder {
     fn list(fd: OwnedFd, path: PathBuf) -> Result<Self, ArchiveError> {
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&fd).map_err(|e| unreadable(&path, e))? {
-            let name = entry.map_err(|e| unreadable(&path, e))?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
-            }
-        }
+        let mut names = names(&fd, &path)?;
         names.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Self { fd, path, names })
     }
 }
 
-struct Packer<'a> {
+/// The names in a directory, in no order.
+pub(crate) fn names(folder: &OwnedFd, path: &Path) -> Result<Vec<Vec<u8>>, ArchiveError> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(folder).map_err(|e| unreadable(path, e))? {
+        let name = entry.map_err(|e| unreadable(path, e))?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Writes files of a tree as entries.
+pub(crate) struct Packer<'a> {
     writer: Writer<'a>,
     /// Where a file with several names was written first.
     links: HashMap<(u64, u64), Vec<u8>>,
+    entries: u64,
 }
 
-impl Packer<'_> {
+impl<'a> Packer<'a> {
+    pub(crate) fn new(out: &'a mut dyn Write) -> Self {
+        Self { writer: Writer::new(out), links: HashMap::new(), entries: 0 }
+    }
+
+    /// Ends the archive and tells how many entries it has.
+    pub(crate) fn finish(self) -> Result<u64, ArchiveError> {
+        self.writer.finish().map(|()| self.entries)
+    }
+
+    /// Writes an entry that has no data.
+    pub(crate) fn bare(&mut self, entry: &Entry) -> Result<(), ArchiveError> {
+        self.entries += 1;
+        self.writer.entry(entry, &mut io::empty())
+    }
+
     /// Writes one entry; a directory is returned to be gone through next.
     fn add(&mut self, folder: &Folder, name: &[u8]) -> Result<Option<Folder>, ArchiveError> {
         let path = folder.path.join(OsStr::from_bytes(name));
-        if path.as_os_str().len() >= 4096 {
-            return Err(unreadable(&path, Errno::NAMETOOLONG));
+        let stat = look(folder.fd.as_fd(), name, &path)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            self.file(folder.fd.as_fd(), name, &path, &stat)?;
+            return Ok(None);
         }
-        let fd = folder.fd.as_fd();
-        let stat = statat(fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| unreadable(&path, e))?;
-        let Some(mut entry) = describe(&path, &stat) else { return Ok(None) };
-        if entry.kind != EntryKind::Directory && stat.st_nlink > 1 {
+        if let Some(entry) = entry_of(folder.fd.as_fd(), name, &path, &stat)? {
+            self.bare(&entry)?;
+        }
+        Folder::list(open_folder(folder.fd.as_fd(), name, &path)?, path).map(Some)
+    }
+
+    /// Writes anything but a directory; sockets are left out.
+    pub(crate) fn file(
+        &mut self,
+        folder: BorrowedFd<'_>,
+        name: &[u8],
+        path: &Path,
+        stat: &Stat,
+    ) -> Result<(), ArchiveError> {
+        let Some(mut entry) = describe(path, stat) else { return Ok(()) };
+        if stat.st_nlink > 1 {
             let id = (stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&id) {
                 (entry.kind, entry.link) = (EntryKind::HardLink, first.clone());
-                self.writer.entry(&entry, &mut io::empty())?;
-                return Ok(None);
+                return self.bare(&entry);
             }
             self.links.insert(id, entry.name.clone());
         }
-        entry.xattrs = attributes(fd, name).map_err(|e| unreadable(&path, e))?;
+        entry.xattrs = attributes(folder, name).map_err(|e| unreadable(path, e))?;
         match entry.kind {
             EntryKind::Symlink => {
-                let target = readlinkat(fd, OsStr::from_bytes(name), Vec::new()).map_err(|e| unreadable(&path, e))?;
-                entry.link = target.into_bytes();
-                self.writer.entry(&entry, &mut io::empty())?;
+                let target = readlinkat(folder, OsStr::from_bytes(name), Vec::new());
+                entry.link = target.map_err(|e| unreadable(path, e))?.into_bytes();
+                self.bare(&entry)
             }
             EntryKind::File => {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                let file =
-                    openat(fd, OsStr::from_bytes(name), flags, Mode::empty()).map_err(|e| unreadable(&path, e))?;
-                self.writer.entry(&entry, &mut std::fs::File::from(file))?;
+                let file = openat(folder, OsStr::from_bytes(name), flags, Mode::empty());
+                let file = file.map_err(|e| unreadable(path, e))?;
+                self.entries += 1;
+                self.writer.entry(&entry, &mut std::fs::File::from(file))
             }
-            EntryKind::Directory => {
-                self.writer.entry(&entry, &mut io::empty())?;
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let inner =
-                    openat(fd, OsStr::from_bytes(name), flags, Mode::empty()).map_err(|e| unreadable(&path, e))?;
-                return Folder::list(inner, path).map(Some);
-            }
-            _ => self.writer.entry(&entry, &mut io::empty())?,
+            _ => self.bare(&entry),
         }
-        Ok(None)
     }
+}
+
+/// Looks at a file without following it.
+pub(crate) fn look(folder: BorrowedFd<'_>, name: &[u8], path: &Path) -> Result<Stat, ArchiveError> {
+    if path.as_os_str().len() >= 4096 {
+        return Err(unreadable(path, Errno::NAMETOOLONG));
+    }
+    statat(folder, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW).map_err(|e| unreadable(path, e))
+}
+
+pub(crate) fn open_folder(folder: BorrowedFd<'_>, name: &[u8], path: &Path) -> Result<OwnedFd, ArchiveError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(folder, OsStr::from_bytes(name), flags, Mode::empty()).map_err(|e| unreadable(path, e))
+}
+
+/// The entry of a directory with its attributes.
+pub(crate) fn entry_of(
+    folder: BorrowedFd<'_>,
+    name: &[u8],
+    path: &Path,
+    stat: &Stat,
+) -> Result<Option<Entry>, ArchiveError> {
+    let Some(mut entry) = describe(path, stat) else { return Ok(None) };
+    entry.xattrs = attributes(folder, name).map_err(|e| unreadable(path, e))?;
+    Ok(Some(entry))
 }
 
 /// The entry of a file; `None` for sockets, which archives cannot hold.
@@ -310,10 +386,16 @@ fn describe(path: &Path, stat: &Stat) -> Option<Entry> {
 }
 
 /// Names and values of extended attributes.
-type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// The extended attributes that belong to the content: capabilities and the user's own.
-fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Attributes, Errno> {
+/// Whether an extended attribute belongs to the content: capabilities, access control lists and the user's own. Others
+/// are the machine's (`security.selinux`) or the engine's (`trusted.overlay.*`).
+fn is_content(name: &[u8]) -> bool {
+    name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
+}
+
+/// The extended attributes that belong to the content, sorted by name.
+pub(crate) fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Attributes, Errno> {
     // There is no llistxattrat before Linux 6.13; through /proc the name is looked up in the open directory.
     let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name));
     let mut names = vec![0u8; 256];
@@ -326,17 +408,17 @@ fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Attributes, Errno> 
         }
     };
     let mut found = Vec::new();
-    for name in
-        names[..n].split(|b| *b == 0).filter(|name| name.starts_with(b"user.") || *name == b"security.capability")
-    {
+    for name in names[..n].split(|b| *b == 0).filter(|name| is_content(name)) {
         let mut value = vec![0u8; XATTR_LIMIT];
         let n = lgetxattr(&path, OsStr::from_bytes(name), &mut value)?;
         value.truncate(n);
         found.push((name.to_vec(), value));
     }
+    // The kernel lists them in an order of its own, and the same file must give the same archive.
+    found.sort_unstable();
     Ok(found)
 }
 
-fn unreadable(path: &Path, e: Errno) -> ArchiveError {
+pub(crate) fn unreadable(path: &Path, e: Errno) -> ArchiveError {
     ArchiveError::Source { path: path.display().to_string(), source: e.into() }
 }

@@ -78,6 +78,17 @@ impl Ingest {
         }
     }
 
+    /// The digest of what was written so far.
+    ///
+    /// # Errors
+    /// [`ContentError::File`] after [`Ingest::hashed_elsewhere`]: then only the caller knows.
+    pub fn digest(&self) -> Result<Digest, ContentError> {
+        let Some(hash) = &self.hash else { return Err(self.unhashed()) };
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(hash.clone().finish().as_ref());
+        Ok(Digest::from_sha256(bytes))
+    }
+
     /// Starts again from nothing, for a source that cannot resume.
     ///
     /// # Errors
@@ -94,16 +105,8 @@ impl Ingest {
     /// # Errors
     /// [`ContentError::Digest`], [`ContentError::Size`]: the ingest is removed, since it can never become right.
     /// [`ContentError::File`]: it stays.
-    pub fn commit(mut self, expected: Option<&Digest>, size: Option<u64>) -> Result<(Digest, Info), ContentError> {
-        let hash = self.hash.take();
-        let Some(hash) = hash else {
-            let path = self.path.clone();
-            let source = io::Error::other("the digest of this ingest is computed elsewhere");
-            return Err(ContentError::File { action: "commit", path, source });
-        };
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(hash.finish().as_ref());
-        let found = Digest::from_sha256(bytes);
+    pub fn commit(self, expected: Option<&Digest>, size: Option<u64>) -> Result<(Digest, Info), ContentError> {
+        let found = self.digest()?;
         if let Some(expected) = expected.filter(|expected| **expected != found) {
             let expected = expected.clone();
             self.abort()?;
@@ -118,6 +121,11 @@ impl Ingest {
     /// As [`Ingest::commit`].
     pub fn commit_hashed(self, digest: Digest, size: Option<u64>) -> Result<(Digest, Info), ContentError> {
         self.place(digest, size)
+    }
+
+    fn unhashed(&self) -> ContentError {
+        let source = io::Error::other("the digest of this ingest is computed elsewhere");
+        ContentError::File { action: "commit", path: self.path.clone(), source }
     }
 
     fn place(mut self, digest: Digest, size: Option<u64>) -> Result<(Digest, Info), ContentError> {

@@ -5,16 +5,27 @@ use wharf_oci::image::{Config, Empty, Healthcheck};
 use wharf_types::Signal;
 
 use crate::ImageError;
+use crate::expand::variables;
+
+/// A configuration with Dockerfile instructions applied to it in order, as `commit --change` gives them.
+///
+/// # Errors
+/// [`ImageError::Change`] with Docker's text.
+pub fn change(mut config: Config, changes: &[String]) -> Result<Config, ImageError> {
+    apply(&mut config, changes)?;
+    Ok(config)
+}
 
 /// Applies instructions in order.
 ///
 /// # Errors
 /// [`ImageError::Change`] with Docker's text.
 pub(crate) fn apply(config: &mut Config, changes: &[String]) -> Result<(), ImageError> {
+    let mut commanded = false;
     for change in changes {
         // One change may hold several lines, joined by a backslash where one instruction goes on.
         for line in logical_lines(change) {
-            instruction(config, &line)?;
+            instruction(config, &line, &mut commanded)?;
         }
     }
     Ok(())
@@ -43,7 +54,9 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-fn instruction(config: &mut Config, line: &str) -> Result<(), ImageError> {
+/// `commanded` says whether a CMD came before: an ENTRYPOINT takes away a command that came with the image
+/// (`dispatchEntrypoint`).
+fn instruction(config: &mut Config, line: &str, commanded: &mut bool) -> Result<(), ImageError> {
     let (name, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let (name, rest) = (name.to_ascii_uppercase(), rest.trim());
     if rest.is_empty() && !matches!(name.as_str(), "CMD" | "ENTRYPOINT") {
@@ -52,9 +65,22 @@ fn instruction(config: &mut Config, line: &str) -> Result<(), ImageError> {
             false => wrong(format!("{name} is not a valid change command")),
         });
     }
+    let expanded = match name.as_str() {
+        "ENV" | "LABEL" | "EXPOSE" | "USER" | "WORKDIR" | "VOLUME" | "STOPSIGNAL" => variables(rest, &config.env)?,
+        _ => rest.to_owned(),
+    };
+    let rest = expanded.as_str();
     match name.as_str() {
-        "CMD" => config.cmd = Some(command(rest)),
-        "ENTRYPOINT" => config.entrypoint = Some(command(rest)),
+        "CMD" => {
+            config.cmd = Some(command(rest, &config.shell));
+            *commanded = true;
+        }
+        "ENTRYPOINT" => {
+            config.entrypoint = Some(command(rest, &config.shell));
+            if !*commanded {
+                config.cmd = None;
+            }
+        }
         "ENV" => {
             for (key, value) in pairs("ENV", rest)? {
                 let prefix = format!("{key}=");
@@ -118,12 +144,13 @@ fn json_list(text: &str) -> Option<Vec<String>> {
     text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-/// The exec form as it is, the shell form behind `/bin/sh -c`.
-fn command(text: &str) -> Vec<String> {
+/// The exec form as it is, the shell form behind the image's shell, `/bin/sh -c` by default.
+fn command(text: &str, shell: &[String]) -> Vec<String> {
     match json_list(text) {
         Some(list) => list,
         None if text.is_empty() => Vec::new(),
-        None => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()],
+        None if shell.is_empty() => vec!["/bin/sh".to_owned(), "-c".to_owned(), text.to_owned()],
+        None => shell.iter().cloned().chain([text.to_owned()]).collect(),
     }
 }
 
@@ -384,6 +411,20 @@ mod tests {
         let config = changed(&["CMD [\"/hello\", \"a b\"]", "env X=\"a b\" Y=c\\ d", "ENV X=z"]).expect("valid");
         assert_eq!(config.cmd, Some(vec!["/hello".to_owned(), "a b".to_owned()]));
         assert_eq!(config.env, ["X=z", "Y=c d"]);
+    }
+
+    /// As dockerd 28.5 answers the same `commit --change`.
+    #[test]
+    fn variables_come_from_the_environment_and_an_entrypoint_takes_the_command_away() {
+        let mut config =
+            Config { env: vec!["A=b".to_owned()], cmd: Some(vec!["sleep".to_owned()]), ..Config::default() };
+        let changes = ["ENV X=$A/z", "LABEL l=${A:-q}${N:-q}", "ENTRYPOINT [\"foo\"]"].map(str::to_owned);
+        apply(&mut config, &changes).expect("valid");
+        assert_eq!(config.env, ["A=b", "X=b/z"]);
+        assert_eq!(config.labels.get("l").map(String::as_str), Some("bq"));
+        assert_eq!((config.cmd.clone(), config.entrypoint), (None, Some(vec!["foo".to_owned()])));
+        let kept = changed(&["CMD [\"x\"]", "ENTRYPOINT foo"]).expect("valid");
+        assert_eq!(kept.cmd, Some(vec!["x".to_owned()]));
     }
 
     #[test]

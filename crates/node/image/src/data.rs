@@ -56,6 +56,9 @@ pub struct Image {
     pub unpacked: u64,
     /// When it came into this store.
     pub added: Timestamp,
+    /// The image it was made from, where it was made here by `commit` or a build.
+    #[serde(default)]
+    pub parent: Option<ImageId>,
 }
 
 /// The names of an image.

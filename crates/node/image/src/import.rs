@@ -104,13 +104,19 @@ impl Images {
             blobs,
             unpacked: 0,
             added: Timestamp::now(),
+            parent: None,
         };
         let image = shared.register(image, &shape.names, &mut pins)?;
         let found = Resolved { id: image.id.clone(), reference: shape.names.into_iter().next() };
         self.hold_resolved(found).ok_or_else(|| ImageError::NotFound(image.id.to_string()))
     }
 
-    fn put_json(&self, pins: &mut Pins, kind: &str, value: &impl serde::Serialize) -> Result<Descriptor, ImageError> {
+    pub(crate) fn put_json(
+        &self,
+        pins: &mut Pins,
+        kind: &str,
+        value: &impl serde::Serialize,
+    ) -> Result<Descriptor, ImageError> {
         let json = |source| ImageError::Json { what: kind.to_owned(), source };
         let bytes = serde_json::to_vec(value).map_err(json)?;
         pins.blob(&digest_of(&bytes));

@@ -16,8 +16,11 @@
 mod change;
 mod data;
 mod error;
+mod expand;
 mod hello;
 mod import;
+mod layer;
+mod lease;
 mod list;
 mod load;
 mod pipeline;
@@ -28,11 +31,15 @@ mod save;
 mod store;
 mod unpack;
 
+pub use change::change;
 pub use data::{Details, HistoryEntry, Image, ImageId, Names, Summary};
 pub use error::ImageError;
 pub use import::ImportRequest;
+pub use layer::{NewImage, NewLayer, Part};
+pub use lease::Lease;
 pub use list::Filters;
 pub use load::{LoadProgress, Loaded};
+pub use pipeline::Packing;
 pub use remove::{Pruned, RemoveOptions, Removed, User};
 pub use resolve::Resolved;
 pub use store::{Hold, Images, Parts};

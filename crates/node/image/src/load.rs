@@ -300,6 +300,7 @@ impl Images {
             blobs,
             unpacked: 0,
             added: Timestamp::now(),
+            parent: None,
         })
     }
 

@@ -11,6 +11,7 @@ use wharf_snapshot::{Snapshot, Snapshotter};
 use wharf_types::{Digest, Reference, Timestamp};
 
 use crate::data::Names;
+use crate::lease::Lease;
 use crate::records::{Layer, Tag};
 use crate::unpack::Fresh;
 use crate::{Image, ImageError, ImageId, Resolved};
@@ -44,6 +45,8 @@ pub(crate) struct State {
     pub(crate) images: BTreeMap<ImageId, Arc<Image>>,
     pub(crate) tags: BTreeMap<Reference, Tag>,
     pub(crate) layers: HashMap<Digest, Layer>,
+    /// What outlives this daemon without an image, by key.
+    pub(crate) leases: BTreeMap<String, Lease>,
     /// Blobs and chains that an operation in flight counts on.
     pins: HashMap<Digest, usize>,
     /// Images that must not be removed now.
@@ -70,7 +73,12 @@ impl State {
 
     /// The chain ids of an image's layers, top first.
     pub(crate) fn chain<'s>(&'s self, image: &'s Image) -> impl Iterator<Item = (&'s Digest, &'s Layer)> {
-        let mut next = image.chain.as_ref();
+        self.downwards(image.chain.as_ref())
+    }
+
+    /// A layer and those below it.
+    pub(crate) fn downwards<'s>(&'s self, top: Option<&'s Digest>) -> impl Iterator<Item = (&'s Digest, &'s Layer)> {
+        let mut next = top;
         std::iter::from_fn(move || {
             let chain = next?;
             let layer = self.layers.get(chain)?;
@@ -82,13 +90,19 @@ impl State {
     /// Whether anything but the images in `without` needs a blob.
     pub(crate) fn needs_blob(&self, blob: &Digest, without: &HashSet<ImageId>) -> bool {
         let of_image = |image: &Arc<Image>| image.blobs.iter().any(|b| b.digest == *blob);
-        self.pins.contains_key(blob) || self.images.values().any(|i| !without.contains(&i.id) && of_image(i))
+        self.pins.contains_key(blob)
+            || self.images.values().any(|i| !without.contains(&i.id) && of_image(i))
+            || self.leases.values().any(|lease| lease.blobs.contains(blob))
     }
 
     /// Whether anything but the images in `without` needs a layer.
     pub(crate) fn needs_chain(&self, chain: &Digest, without: &HashSet<ImageId>) -> bool {
         let of_image = |image: &Arc<Image>| self.chain(image).any(|(c, _)| c == chain);
-        self.pins.contains_key(chain) || self.images.values().any(|i| !without.contains(&i.id) && of_image(i))
+        let of_lease =
+            |lease: &Lease| lease.chains.iter().any(|top| self.downwards(Some(top)).any(|(c, _)| c == chain));
+        self.pins.contains_key(chain)
+            || self.images.values().any(|i| !without.contains(&i.id) && of_image(i))
+            || self.leases.values().any(of_lease)
     }
 }
 
@@ -245,9 +259,12 @@ impl Images {
                 Err(_) => drop(gone.remove(Table::Snapshots, &chain)),
             }
         }
+        state.leases = view.all::<Lease>()?.into_iter().collect();
         drop(view);
+        let tops = state.images.values().filter_map(|image| image.chain.as_ref());
+        let tops = tops.chain(state.leases.values().flat_map(|lease| &lease.chains));
         let needed: HashSet<Digest> =
-            state.images.values().flat_map(|image| state.chain(image).map(|(chain, _)| chain.clone())).collect();
+            tops.flat_map(|top| state.downwards(Some(top)).map(|(chain, _)| chain.clone())).collect();
         state.layers.retain(|chain, _| {
             let keep = needed.contains(chain);
             if !keep {
@@ -261,8 +278,9 @@ impl Images {
         parts.content.sweep(std::time::Duration::ZERO)?;
         let blobs: HashSet<&Digest> =
             state.images.values().flat_map(|image| image.blobs.iter().map(|blob| &blob.digest)).collect();
+        let leased: HashSet<&Digest> = state.leases.values().flat_map(|lease| &lease.blobs).collect();
         for (blob, _) in parts.content.walk()? {
-            if !blobs.contains(&blob) {
+            if !blobs.contains(&blob) && !leased.contains(&blob) {
                 parts.content.remove(&blob)?;
             }
         }

@@ -24,6 +24,15 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
+    pub(crate) fn new(shared: &Shared, chain: Digest, layer: Layer) -> Self {
+        Self { snapshots: shared.parts.snapshots.clone(), chain, layer: Some(layer) }
+    }
+
+    /// Its directory; `None` once it is taken.
+    fn snapshot(&self) -> Option<Snapshot> {
+        self.layer.as_ref().map(|layer| layer.snapshot.clone())
+    }
+
     /// The blob it was unpacked from; `None` once it is taken.
     pub(crate) fn blob(&self) -> Option<Descriptor> {
         self.layer.as_ref().map(|layer| layer.blob.clone())
@@ -44,9 +53,9 @@ impl Drop for Fresh {
 }
 
 /// A prepared snapshot while it is written, thrown away on the way out unless it was committed.
-struct Writing<'a> {
-    snapshots: &'a dyn Snapshotter,
-    snapshot: Option<Snapshot>,
+pub(crate) struct Writing<'a> {
+    pub(crate) snapshots: &'a dyn Snapshotter,
+    pub(crate) snapshot: Option<Snapshot>,
 }
 
 impl Drop for Writing<'_> {
@@ -91,7 +100,7 @@ pub(crate) fn unpack(
         usage,
         unsynced: Some(shared.boot.clone()),
     };
-    Ok(Fresh { snapshots: shared.parts.snapshots.clone(), chain, layer: Some(layer) })
+    Ok(Fresh::new(shared, chain, layer))
 }
 
 /// The compression that a media type promises; a stream that has another is read by what it is.
@@ -121,11 +130,14 @@ impl Shared {
         let mut below = Below::default();
         for (blob, diff_id) in layers.iter().zip(diff_ids) {
             let chain = chain_id(below.chain.as_ref(), diff_id);
-            let ready = match pins.chain(&chain) {
-                Some(layer) => layer.snapshot,
+            let known = pins.chain(&chain).map(|layer| layer.snapshot);
+            // One that was just made here has no record yet.
+            let known = known.or_else(|| pins.fresh.iter().find(|f| f.chain == chain).and_then(Fresh::snapshot));
+            let ready = match known {
+                Some(snapshot) => snapshot,
                 None => {
                     let layer = self.unpack_blob(blob, diff_id, &below)?;
-                    let snapshot = layer.layer.as_ref().map(|layer| layer.snapshot.clone());
+                    let snapshot = layer.snapshot();
                     pins.fresh.push(layer);
                     done(diff_id, blob.size);
                     // Just made above.

@@ -16,6 +16,7 @@ mod error;
 mod overlay;
 mod trash;
 mod vfs;
+mod view;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
@@ -23,19 +24,22 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use wharf_archive::Difference;
 use wharf_types::Mount;
 
 pub use error::SnapshotError;
 pub use overlay::Overlay;
 pub use trash::Trash;
 pub use vfs::Vfs;
+pub use view::stack;
 
 /// One layer directory. Its owner keeps it in its record.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The number of its directory.
     pub number: u64,
-    /// The numbers of the committed layers below it, nearest first. Empty with drivers that copy.
+    /// The numbers of the committed layers below it, nearest first. With drivers that copy, of what it was copied
+    /// from: then nothing but [`Snapshotter::difference`] needs them.
     pub lowers: Vec<u64>,
     /// Whether it can be written: prepared, not yet committed.
     pub writable: bool,
@@ -87,6 +91,14 @@ pub trait Snapshotter: Send + Sync {
     /// Opens the directory in which the snapshot's own content is, for reading. For layered drivers this is only
     /// the snapshot's own layer.
     fn layer(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError>;
+
+    /// Opens the snapshot with everything below it as one tree, read-only and mounted nowhere. Of a snapshot that is
+    /// being written to, files come as they are at the moment of reading.
+    fn view(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError>;
+
+    /// Opens the snapshot and what is below it for comparing: what [`Difference::pack`] makes of it is the
+    /// snapshot's layer, what [`Difference::changes`] makes of it is `docker diff`.
+    fn difference(&self, snapshot: &Snapshot) -> Result<Difference, SnapshotError>;
 
     /// Turns a prepared snapshot into one that others can be prepared upon.
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError>;

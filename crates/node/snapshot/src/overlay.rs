@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
-use wharf_archive::Whiteouts;
+use wharf_archive::{Difference, Form, Whiteouts};
 use wharf_types::Mount;
 
 use crate::directory::{Numbered, committed, failed, prepared};
-use crate::{Snapshot, SnapshotError, Snapshotter, Target, Trash, Usage};
+use crate::{Snapshot, SnapshotError, Snapshotter, Target, Trash, Usage, stack};
 
 const NAME: &str = "overlayfs";
 
@@ -58,6 +58,13 @@ impl Overlay {
         fsconfig_create(&context)
     }
 
+    /// These directories as one tree, nearest first.
+    fn stacked<'n>(&self, numbers: impl Iterator<Item = &'n u64>) -> Result<OwnedFd, SnapshotError> {
+        let layers = numbers.map(|number| self.numbered.open_content(*number));
+        let layers = layers.collect::<Result<Vec<_>, _>>()?;
+        stack(&layers).map_err(|e| failed("stack the layers in", self.numbered.folder(), e.into()))
+    }
+
     fn options(&self, snapshot: &Snapshot) -> Vec<String> {
         let content = |number: &u64| self.numbered.content(*number).display().to_string();
         let mut options = self.fixed.clone();
@@ -70,11 +77,11 @@ impl Overlay {
 
 const NAME_IN_KERNEL: &str = "overlay";
 
-/// `index` and `metacopy` would write attributes into the upper layer that make it wrong to copy or to mount
-/// elsewhere. Modules without a parameter do not know the option either.
+/// `index`, `metacopy` and `redirect_dir` would write attributes into the upper layer that make it wrong to copy, to
+/// mount elsewhere or to read as a difference. Modules without a parameter do not know the option either.
 fn fixed_options() -> Vec<String> {
     let parameters = Path::new("/sys/module/overlay/parameters");
-    let known = ["index", "metacopy"].iter().filter(|name| parameters.join(name).exists());
+    let known = ["index", "metacopy", "redirect_dir"].iter().filter(|name| parameters.join(name).exists());
     known.map(|name| format!("{name}=off")).collect()
 }
 
@@ -131,6 +138,17 @@ impl Snapshotter for Overlay {
 
     fn layer(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError> {
         self.numbered.open_content(snapshot.number)
+    }
+
+    fn view(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError> {
+        self.stacked(std::iter::once(&snapshot.number).chain(&snapshot.lowers))
+    }
+
+    fn difference(&self, snapshot: &Snapshot) -> Result<Difference, SnapshotError> {
+        let now = self.numbered.open_content(snapshot.number)?;
+        let below = !snapshot.lowers.is_empty();
+        let before = below.then(|| self.stacked(snapshot.lowers.iter())).transpose()?;
+        Ok(Difference { now, before, form: Form::Overlay, places: Vec::new() })
     }
 
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use wharf_archive::{ArchiveError, Whiteouts, extract, pack};
+use wharf_archive::{ArchiveError, Difference, Form, Whiteouts, extract, pack};
 use wharf_types::Mount;
 
 use crate::directory::{Numbered, committed, prepared};
@@ -56,7 +56,8 @@ impl Snapshotter for Vfs {
         }
         let number = self.numbered.make(&[("fs", 0o755)])?;
         self.numbered.dress(number, parent)?;
-        let snapshot = Snapshot { number, lowers: Vec::new(), writable: true };
+        let lowers = parent.map(|parent| std::iter::once(&parent.number).chain(&parent.lowers).copied().collect());
+        let snapshot = Snapshot { number, lowers: lowers.unwrap_or_default(), writable: true };
         if let Some(parent) = parent
             && let Err(e) = self.copy(parent, number)
         {
@@ -82,6 +83,16 @@ impl Snapshotter for Vfs {
 
     fn layer(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError> {
         self.numbered.open_content(snapshot.number)
+    }
+
+    fn view(&self, snapshot: &Snapshot) -> Result<OwnedFd, SnapshotError> {
+        self.numbered.open_content(snapshot.number)
+    }
+
+    fn difference(&self, snapshot: &Snapshot) -> Result<Difference, SnapshotError> {
+        let now = self.numbered.open_content(snapshot.number)?;
+        let before = snapshot.lowers.first().map(|below| self.numbered.open_content(*below)).transpose()?;
+        Ok(Difference { now, before, form: Form::Whole, places: Vec::new() })
     }
 
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError> {

@@ -21,7 +21,7 @@ use crate::create::Host;
 use crate::creator::Creator;
 use crate::events::Events;
 use crate::execs::Execs;
-use crate::images::Images;
+use crate::images::{Capture, Images};
 use crate::init_layer::InitLayers;
 use crate::lifecycle::{Lifecycle, Saver};
 use crate::lists::Lists;
@@ -50,6 +50,8 @@ pub struct Engine {
     pub execs: Arc<Execs>,
     /// Images.
     pub images: Arc<Images>,
+    /// Containers' file systems as images and archives.
+    pub capture: Arc<Capture>,
     /// Networks.
     pub networks: Arc<NetworkList>,
     /// Volumes.
@@ -177,6 +179,13 @@ impl Engine {
             processes: Arc::new(Processes { registry: registry.clone(), events: events.clone() }),
             execs: Arc::new(Execs::new(registry.clone(), events.clone())),
             images: Arc::new(Images { store: image_store.clone(), registry: registry.clone(), events: events.clone() }),
+            capture: Arc::new(Capture {
+                images: image_store.clone(),
+                snapshots: snapshots.clone(),
+                registry: registry.clone(),
+                lifecycle: lifecycle.clone(),
+                events: events.clone(),
+            }),
             networks: Arc::new(NetworkList {
                 config: config.clone(),
                 registry: registry.clone(),

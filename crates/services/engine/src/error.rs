@@ -100,6 +100,8 @@ pub enum EngineError {
     #[error("OCI runtime exec failed: exec failed: unable to start container process: {}", reason(.0))]
     ExecFailed(Failure),
     #[error(transparent)]
+    Capture(#[from] crate::images::CaptureError),
+    #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("network {0} not found")]
     NoNetwork(String),
@@ -299,6 +301,7 @@ impl HasKind for EngineError {
             EngineError::Log(e) => e.kind(),
             EngineError::Task(e) => e.kind(),
             EngineError::Start(e) => e.kind(),
+            EngineError::Capture(e) => e.kind(),
             EngineError::Identity(e) => e.kind(),
             EngineError::Kill { kind, .. } => *kind,
             EngineError::AlreadyRunning(_) | EngineError::AlreadyStopped(_) => Kind::NotModified,

@@ -1,5 +1,7 @@
 //! Images for clients: the store's operations with Docker's events, and with the containers that use them.
 
+mod capture;
+
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,6 +11,9 @@ use wharf_image::{
     Removed, Resolved, Summary, User,
 };
 use wharf_types::Reference;
+
+pub(crate) use capture::PAUSE_MARK;
+pub use capture::{Capture, CaptureError, difference};
 
 use crate::EngineError;
 use crate::container::Registry;

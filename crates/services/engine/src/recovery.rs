@@ -222,6 +222,20 @@ fn clear_cgroups(config: &EngineConfig, inventory: &Inventory) {
     strays.iter().for_each(|id| clear_cgroup(config, id));
 }
 
+/// A commit that was killed left the container paused.
+async fn unpause_after_commit(folder: &Path, view: &mut View, shim: &Shim) {
+    let mark = folder.join(crate::images::PAUSE_MARK);
+    if !mark.exists() {
+        return;
+    }
+    match shim.resume().await {
+        Ok(()) => view.state.status = Status::Running,
+        Err(error) => tracing::warn!(container = %view.record.id, %error, "cannot unpause after a commit"),
+    }
+    // What cannot be removed now goes with the folder.
+    drop(std::fs::remove_file(mark));
+}
+
 /// Puts what was found into the registry, follows what runs, and lets policies act on what ended meanwhile.
 pub(crate) async fn resume(
     lifecycle: &Arc<Lifecycle>,
@@ -241,6 +255,7 @@ pub(crate) async fn resume(
             view.task = Some(Task { shim: alive.shim.clone(), pid: alive.pid, run, process: Arc::new(process) });
             if !alive.ended && alive.shim.state(None).await.is_ok_and(|s| s.status == wharf_task::Status::Paused) {
                 view.state.status = Status::Paused;
+                unpause_after_commit(&folder, &mut view, &alive.shim).await;
             }
         }
         let name = view.record.name.clone();

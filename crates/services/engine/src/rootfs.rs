@@ -2,14 +2,11 @@
 //! or the layer directories themselves. Every path is resolved beneath the root's descriptor.
 
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-};
 use wharf_types::Mount;
 
 /// Most bytes of a file that is read whole (passwd, group): CVE-2026-47262 made an engine read without end.
@@ -31,10 +28,7 @@ impl Root {
         let upper = value("upperdir=").into_iter();
         let lowers = value("lowerdir=").into_iter().flat_map(|l| l.split(':'));
         let layers: Vec<OwnedFd> = upper.chain(lowers).map(|p| folder(Path::new(p))).collect::<Result<_, _>>()?;
-        if let [only] = layers.as_slice() {
-            return Ok(Root(only.try_clone().map_err(|_| Errno::MFILE)?));
-        }
-        stack(&layers).map(Root)
+        wharf_snapshot::stack(&layers).map(Root)
     }
 
     /// Opens the tree that a running process sees.
@@ -74,34 +68,6 @@ fn inside() -> ResolveFlags {
 
 fn folder(path: &Path) -> Result<OwnedFd, Errno> {
     open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Stacks layers, nearest first, into a detached overlay mount.
-fn stack(layers: &[OwnedFd]) -> Result<OwnedFd, Errno> {
-    use std::os::fd::AsRawFd;
-    // Paths by descriptor are short, because option strings end at 256 bytes (fs_context.c, before Linux 6.5).
-    let path = |fd: &OwnedFd| format!("/proc/self/fd/{}", fd.as_raw_fd());
-    // Before 6.5 overlayfs takes any option and refuses only when the mount is made.
-    one_by_one(layers, path).or_else(|_| at_once(layers, path))
-}
-
-fn one_by_one(layers: &[OwnedFd], path: impl Fn(&OwnedFd) -> String) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    layers.iter().try_for_each(|l| fsconfig_set_string(context.as_fd(), "lowerdir+", path(l)))?;
-    mount_read_only(&context)
-}
-
-fn at_once(layers: &[OwnedFd], path: impl Fn(&OwnedFd) -> String) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    let all: Vec<String> = layers.iter().map(path).collect();
-    fsconfig_set_string(context.as_fd(), "lowerdir", all.join(":"))?;
-    mount_read_only(&context)
-}
-
-fn mount_read_only(context: &OwnedFd) -> Result<OwnedFd, Errno> {
-    fsconfig_set_flag(context.as_fd(), "ro")?;
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_RDONLY)
 }
 
 #[cfg(test)]

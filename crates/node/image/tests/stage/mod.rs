@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use wharf_image::{Image, Images, ImportRequest, Parts};
+use wharf_image::{Image, Images, ImportRequest, NewImage, Packing, Part, Parts};
 use wharf_metadata::{Batch, Record, Store, Table};
 use wharf_snapshot::{Snapshotter, Trash};
 use wharf_types::{Digest, Reference};
@@ -115,6 +115,35 @@ impl Stage {
 
     pub fn text(&self, image: &Image, name: &str) -> Option<String> {
         fs::read_to_string(self.path(image, name)).ok()
+    }
+
+    /// A file of an image, through all its layers.
+    pub fn seen(&self, image: &Image, name: &str) -> Option<String> {
+        use std::os::fd::AsRawFd;
+        let snapshot = self.images.snapshot(image).expect("snapshot").expect("layers");
+        let view = self.snapshots.view(&snapshot).expect("view");
+        fs::read_to_string(format!("/proc/self/fd/{}/{name}", view.as_raw_fd())).ok()
+    }
+
+    /// Makes an image of another with a file `more` in a layer of its own, as `docker commit` does.
+    pub fn commit(&self, base: &str, name: &str) -> Arc<Image> {
+        let base = self.images.hold(base).expect("base").image.clone();
+        let parent = self.images.snapshot(&base).expect("snapshot");
+        let snapshot = self.snapshots.prepare(parent.as_ref()).expect("prepared");
+        let folder = self.root().join("overlay").join(snapshot.number.to_string()).join("fs");
+        fs::write(folder.join("more"), name).expect("written");
+        let difference = self.snapshots.difference(&snapshot).expect("difference");
+        let layer = self.images.layer_upon(base.chain.as_ref(), &difference, Packing::Gzip).expect("layer");
+        let known = base.manifest.layers.iter().cloned().zip(base.config.rootfs.diff_ids.iter().cloned());
+        let parts = known.map(|(blob, id)| Part::Known(blob, id)).chain([Part::New(layer)]).collect();
+        let image = NewImage {
+            names: vec![Reference::parse(name).expect("name")],
+            config: base.config.clone(),
+            ..NewImage::default()
+        };
+        let made = self.images.assemble(image, parts).expect("assembled").image.clone();
+        self.snapshots.remove(&snapshot).expect("removed");
+        made
     }
 
     fn layer(&self, chain: &Digest) -> serde_json::Value {
