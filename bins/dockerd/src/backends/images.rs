@@ -84,6 +84,7 @@ pub(super) fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
     let labels = &image.config.config.labels;
     api::ImageSummary {
         containers,
+        parent_id: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
         created: image.config.created.map_or(0, Timestamp::seconds),
         id: image.id.to_string(),
         labels: (!labels.is_empty()).then(|| labels.clone().into_iter().collect()),
@@ -110,6 +111,7 @@ fn inspect(details: &Details, driver: &str) -> Result<api::ImageInspect, ApiErro
         id: image.id.to_string(),
         repo_tags: names(&details.names.tags),
         repo_digests: names(&details.names.digests),
+        parent: image.parent.as_ref().map(ToString::to_string).unwrap_or_default(),
         comment: config.history.last().map(|h| h.comment.clone()).unwrap_or_default(),
         created: config.created,
         author: config.author.clone(),

@@ -6,8 +6,7 @@ use crate::ImageError;
 /// Replaces variables in a text and keeps quotes and backslashes, which are taken away later.
 pub(crate) fn variables(text: &str, env: &[String]) -> Result<String, ImageError> {
     let mut lexer = Lexer { rest: text, env, depth: 0 };
-    let expanded = lexer.run(None)?;
-    Ok(expanded)
+    lexer.run(None)
 }
 
 /// Substitutions within substitutions at most.

@@ -116,7 +116,8 @@ fn corpus() -> Vec<(&'static str, fn(&Path))> {
         }),
         ("names that are no UTF-8, with blanks and controls", |r| {
             use std::os::unix::ffi::OsStrExt;
-            for name in [&b"\xff\xfe"[..], b" blank ", b"new\nline", b"tab\t", "né☃".as_bytes(), b"a=b", b".hidden"] {
+            for name in [&b"\xff\xfe"[..], b" blank ", b"new\nline", b"tab\t", "né☃".as_bytes(), b"a=b", b".hidden"]
+            {
                 file(&r.join(std::ffi::OsStr::from_bytes(name)), 1);
             }
         }),

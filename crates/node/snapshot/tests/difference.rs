@@ -74,7 +74,8 @@ fn low(root: &Path) {
     for folder in ["kept/deep", "replaced", "gone", "emptied", "quiet", "etc", "times"] {
         fs::create_dir_all(root.join(folder)).expect("folder");
     }
-    for file in ["kept/deep/a", "kept/b", "replaced/old", "gone/x", "emptied/y", "quiet/q", "removed", "becomes-folder"] {
+    for file in ["kept/deep/a", "kept/b", "replaced/old", "gone/x", "emptied/y", "quiet/q", "removed", "becomes-folder"]
+    {
         fs::write(root.join(file), file).expect("file");
     }
     symlink("kept", root.join("link")).expect("link");
@@ -186,7 +187,8 @@ fn a_snapshot_without_changes_has_no_difference(driver: &str) {
     let difference = stage.driver.difference(&same).expect("difference");
     assert_eq!(difference.changes().expect("listed"), []);
     assert_eq!(difference.pack(&mut std::io::sink()).expect("packed"), 0);
-    let touched = stage.changed(Some(&low), |root| fs::set_permissions(root, fs::Permissions::from_mode(0o711)).expect("mode"));
+    let touched =
+        stage.changed(Some(&low), |root| fs::set_permissions(root, fs::Permissions::from_mode(0o711)).expect("mode"));
     let mut layer = Vec::new();
     assert_eq!(stage.driver.difference(&touched).expect("difference").pack(&mut layer).expect("packed"), 1);
     assert_eq!(layer.chunks(512).filter(|block| block.starts_with(b"./\0")).count(), 1, "only the root's own entry");
