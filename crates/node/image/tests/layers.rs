@@ -48,8 +48,11 @@ fn whiteout(path: &Path) {
     mknodat(CWD, path, FileType::CharacterDevice, Mode::empty(), 0).expect("whiteout");
 }
 
+/// What a layer is to hold, and how it is made in a directory.
+type Content = (&'static str, fn(&Path));
+
 /// Twenty-two kinds of content, one layer upon the other.
-fn corpus() -> Vec<(&'static str, fn(&Path))> {
+fn corpus() -> Vec<Content> {
     vec![
         ("files", |r| (0..50).for_each(|n| file(&r.join(format!("d{}/f{n}", n % 7)), n * 37))),
         ("a large file", |r| file(&r.join("large"), 3 << 20)),
