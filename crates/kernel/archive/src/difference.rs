@@ -272,7 +272,8 @@ impl Difference {
         if is_folder(&stat) {
             return self.folder(levels, name, path, &stat, before.as_ref(), sink);
         }
-        if before.is_none() && stat.st_size == 0 && self.is_place(&path) {
+        let empty = stat.st_size == 0 || FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        if before.is_none() && empty && self.is_place(&path) {
             level.touched = false;
             return Ok(None);
         }
