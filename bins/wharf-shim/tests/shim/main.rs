@@ -52,6 +52,57 @@ async fn execs_run_with_their_own_output_and_code() {
     bench.finish(task).await;
 }
 
+/// Process ids and command lines of our children that wait for work.
+fn spares() -> Vec<u32> {
+    let own = std::process::id().to_string();
+    let folders = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = folders.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+    let waits = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1).map(str::to_owned));
+        parent.as_ref() == Some(&own) && words(*pid).get(1).is_some_and(|word| word == "--spare")
+    };
+    pids.filter(waits).collect()
+}
+
+fn words(pid: u32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&line).split('\0').map(str::to_owned).collect()
+}
+
+async fn a_spare() -> u32 {
+    for _ in 0..500 {
+        if let Some(pid) = spares().first() {
+            return *pid;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("no shim waits for work");
+}
+
+#[tokio::test]
+async fn the_second_container_takes_a_shim_that_waited_and_ps_shows_whose_it_is() {
+    let bench = Bench::new();
+    let first = bench.run("exit 0", &[]).await;
+    let waiting = a_spare().await;
+    let second = bench.run("echo hi; exit 4", &[]).await;
+    assert_eq!(second.shim.pid(), waiting);
+    assert_eq!(words(waiting)[..3], ["wharf-shim".to_owned(), "--id".to_owned(), second.id.to_string()]);
+    assert_eq!(second.wait().await.status, 4);
+    assert_eq!(second.log(), b"hi\n");
+    // One that is killed while it waits is replaced, and the start does not notice.
+    let waiting = rustix::process::Pid::from_raw(a_spare().await.cast_signed()).expect("pid");
+    rustix::process::kill_process(waiting, rustix::process::Signal::KILL).expect("killed");
+    while !spares().is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let third = bench.run("exit 5", &[]).await;
+    assert_eq!(third.wait().await.status, 5);
+    for task in [first, second, third] {
+        bench.finish(task).await;
+    }
+}
+
 #[tokio::test]
 async fn the_next_dockerd_adopts_what_runs_and_what_ended() {
     let bench = Bench::new();

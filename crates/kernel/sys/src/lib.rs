@@ -16,6 +16,7 @@ pub mod schedule;
 pub mod seccomp;
 pub mod signal;
 pub mod spawn;
+pub mod title;
 
 use std::io;
 

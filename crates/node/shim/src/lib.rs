@@ -25,7 +25,9 @@ mod process;
 mod records;
 mod relay;
 mod service;
+mod spare;
 mod supervisor;
 
 pub use args::{Args, ArgsError, RelayArg};
+pub use spare::wait_as_spare;
 pub use supervisor::{Failed, run};

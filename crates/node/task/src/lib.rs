@@ -9,6 +9,7 @@ mod error;
 mod folder;
 mod record;
 mod shim;
+mod spares;
 mod spawn;
 
 pub use error::TaskError;

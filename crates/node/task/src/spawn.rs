@@ -12,13 +12,14 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, waitid
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
-use wharf_proto_task::Code;
+use wharf_proto_task::{Code, spare};
 use wharf_sys::descriptor::duplicate_above;
 use wharf_sys::exec::Strings;
-use wharf_sys::spawn::Spawn;
+use wharf_sys::spawn::{Spawn, Spawned};
 use wharf_types::ContainerId;
 
 use crate::record::{boot_id, exit_of, read_records};
+use crate::spares::Spares;
 use crate::{Exit, Record, RecordKind, Shim, Status, TaskError, TaskFolder, folder};
 
 /// The lowest number for the shim's executable: above those a shim gets, unless it gets very many.
@@ -34,6 +35,8 @@ pub struct Shims {
     exec_root: PathBuf,
     /// A kill point of the shim, for tests.
     aim: Option<String>,
+    /// Shims that wait for work; none for shims that are aimed, which get another environment.
+    spares: Option<Arc<Spares>>,
 }
 
 /// A listening socket whose connections are carried to an address inside the container's network, from a relay
@@ -97,12 +100,16 @@ impl Shims {
         let path = CString::new(binary.as_os_str().as_bytes()).ok();
         let image = path.and_then(|path| wharf_sys::image::open_protected(&path).ok());
         let image = image.and_then(|fd| duplicate_above(fd.as_fd(), IMAGE_FD).ok()).map(Arc::new);
-        Shims { binary, image, exec_root, aim }
+        let spares = match (&image, &aim) {
+            (Some(image), None) => start_spares(image.clone()),
+            _ => None,
+        };
+        Shims { binary, image, exec_root, aim, spares }
     }
 
     /// Has the shims killed at a point of `wharf_fault::POINTS`, if they are built for that. For tests.
     pub fn aimed_at(self, point: &str) -> Shims {
-        Shims { aim: Some(point.to_owned()), ..self }
+        Shims { aim: Some(point.to_owned()), spares: None, ..self }
     }
 
     /// Makes the task folder (mode 0700) with `rootfs/` and the listening socket. One that is left over must be taken away
@@ -115,19 +122,11 @@ impl Shims {
     /// within a tokio runtime, which later reaps the process.
     pub fn spawn(&self, request: SpawnRequest<'_>) -> Result<Shim, TaskError> {
         let failed = |source| TaskError::Spawn { binary: self.binary.clone(), source };
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|e| failed(e.into()))?;
         let folder = &request.folder;
-        let mut args = vec!["wharf-shim".to_owned(), "--id".to_owned(), folder.id.clone()];
+        let mut args = vec!["--id".to_owned(), folder.id.clone()];
         args.extend(["--task-dir".to_owned(), folder.path.to_string_lossy().into_owned()]);
         args.extend(request.log.to_args());
-        let mut map = vec![
-            (null.as_fd(), 0),
-            (null.as_fd(), 1),
-            (null.as_fd(), 2),
-            (folder.listener.as_fd(), 3),
-            (request.log_dir, 4),
-        ];
+        let mut map = vec![(folder.listener.as_fd(), 3), (request.log_dir, 4)];
         if let Some(netns) = request.netns {
             map.push((netns, 5));
             args.extend(["--netns-fd".to_owned(), "5".to_owned()]);
@@ -145,26 +144,33 @@ impl Shims {
             args.extend(["--relay".to_owned(), format!("fd={next},to={}", relay.to)]);
             next += 1;
         }
-        let invalid = |_| failed(std::io::ErrorKind::InvalidInput.into());
-        let program = match &self.image {
-            // Opened by the child, whose table is a copy of ours with the numbers below `next` replaced.
-            Some(image) if image.as_raw_fd() >= next => format!("/proc/self/fd/{}", image.as_raw_fd()).into_bytes(),
-            _ => self.binary.as_os_str().as_bytes().to_vec(),
+        let spawned = match self.give_spare(folder.dir.as_fd(), &map, &args) {
+            Some(spawned) => spawned,
+            None => {
+                let program = match &self.image {
+                    Some(image) if image.as_raw_fd() >= next => by_descriptor(image),
+                    _ => self.binary.as_os_str().as_bytes().to_vec(),
+                };
+                execute(program, &args, self.aim.as_deref(), &map, Some(folder.dir.as_fd())).map_err(failed)?
+            }
         };
-        let program = CString::new(program).map_err(invalid)?;
-        let spawned = wharf_sys::spawn::spawn(&Spawn {
-            program: &program,
-            args: &Strings::new(&args).map_err(invalid)?,
-            // Nothing of dockerd's environment, in which there may be secrets.
-            env: &Strings::new(self.aim.iter().map(|point| format!("WHARF_KILL_AT={point}"))).map_err(invalid)?,
-            descriptors: &map,
-            directory: Some(folder.dir.as_fd()),
-            new_session: true,
-        })
-        .map_err(failed)?;
         let gone = watch_end(spawned.pidfd, true).map_err(failed)?;
         let TaskFolder { id, path, dir, .. } = request.folder;
         Ok(Shim::new(&id, path, dir, spawned.pid.unsigned_abs(), gone))
+    }
+
+    /// Gives the work to a shim that waits, if one does.
+    fn give_spare(
+        &self,
+        directory: BorrowedFd<'_>,
+        map: &[(BorrowedFd<'_>, RawFd)],
+        args: &[String],
+    ) -> Option<Spawned> {
+        let spares = self.spares.as_ref()?;
+        let numbers: Vec<RawFd> = map.iter().map(|(_, number)| *number).collect();
+        let message = spare::message(&numbers, args)?;
+        let descriptors: Vec<BorrowedFd<'_>> = [directory].into_iter().chain(map.iter().map(|(fd, _)| *fd)).collect();
+        spares.give(&message, &descriptors)
     }
 
     /// Finds out what became of a container whose task folder exists.
@@ -233,6 +239,41 @@ impl Shims {
     pub fn folder(&self, id: &ContainerId) -> PathBuf {
         self.exec_root.join("tasks").join(id.as_str())
     }
+}
+
+/// A name of the executable for the child, whose table is a copy of ours with low numbers replaced.
+fn by_descriptor(image: &OwnedFd) -> Vec<u8> {
+    format!("/proc/self/fd/{}", image.as_raw_fd()).into_bytes()
+}
+
+/// Has shims started ahead. Without the thread for it each start makes its own.
+fn start_spares(image: Arc<OwnedFd>) -> Option<Arc<Spares>> {
+    // The words that a shim with work shows take the place of the second one.
+    let args = ["--spare".to_owned(), "-".repeat(spare::SHOWN_BYTES)];
+    let start = move |socket: BorrowedFd<'_>| execute(by_descriptor(&image), &args, None, &[(socket, 3)], None);
+    Spares::new(start).ok().map(Arc::new)
+}
+
+/// Starts the shim's executable in a session of its own, with /dev/null as standard streams.
+fn execute(
+    program: Vec<u8>,
+    args: &[String],
+    aim: Option<&str>,
+    descriptors: &[(BorrowedFd<'_>, RawFd)],
+    directory: Option<BorrowedFd<'_>>,
+) -> std::io::Result<Spawned> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    let streams = (0..3).map(|number| (null.as_fd(), number));
+    let words = ["wharf-shim"].into_iter().chain(args.iter().map(String::as_str)).map(str::to_owned);
+    wharf_sys::spawn::spawn(&Spawn {
+        program: &CString::new(program)?,
+        args: &Strings::new(words)?,
+        // Nothing of dockerd's environment, in which there may be secrets.
+        env: &Strings::new(aim.iter().map(|point| format!("WHARF_KILL_AT={point}")))?,
+        descriptors: &streams.chain(descriptors.iter().copied()).collect::<Vec<_>>(),
+        directory,
+        new_session: true,
+    })
 }
 
 fn adopt_dead(path: &Path) -> Result<Adopted, TaskError> {

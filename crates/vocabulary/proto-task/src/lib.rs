@@ -8,6 +8,7 @@ mod google;
 pub mod record;
 mod rpc;
 pub mod shim;
+pub mod spare;
 pub mod task;
 
 pub use frame::{Frame, FrameError, HEADER_LEN, Header, Kind as FrameKind, MAX_LEN};
