@@ -1,29 +1,30 @@
 //! The commands.
 
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use wharf_oci::runtime::{LinuxResources, Spec, Status};
+use wharf_oci::runtime::{Spec, Status};
 use wharf_runtime::{Container, CreateRequest, Gate, Stdio, start_by_socket, start_time};
 use wharf_types::{Signal, Timestamp};
 
-use crate::args::{HELP, Invocation};
+use crate::args::Invocation;
 use crate::error::Error;
 use crate::store::{self, Folder, Record};
 use crate::supervise::{Foreground, hand_over};
-use crate::{exec, features, template};
+use crate::{events, exec, features, listing, template, update};
 
 /// How long `delete --force` waits for the first process to end.
 const KILL: Duration = Duration::from_secs(10);
 
 /// Runs a command and returns the exit code.
 pub fn run(i: &Invocation) -> Result<u8, Error> {
-    match i.command {
-        "help" => print(HELP),
-        "version" => print(&features::version()),
+    if let Some(text) = &i.print {
+        return print(text);
+    }
+    match i.command.map_or("", |command| command.name) {
         "features" => print(&features::json()),
         "spec" => spec(i),
         "create" => create(i),
@@ -33,30 +34,25 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
         "state" => state(i),
         "kill" => kill(i),
         "delete" => delete(i),
-        "list" => list(i),
-        "ps" => ps(i),
-        "pause" => with_container(i, Container::pause),
-        "resume" => with_container(i, Container::resume),
-        "update" => update(i),
-        other => Err(Error::Usage(format!("No help topic for '{other}'"))),
+        "list" => listing::list(i),
+        "ps" => listing::ps(i),
+        "pause" => pause(i),
+        "resume" => resume(i),
+        "update" => update::run(i),
+        "events" => events::run(i),
+        other => Err(Error::NoCommand(other.to_owned())),
     }
 }
 
-fn print(text: &str) -> Result<u8, Error> {
+/// Prints a text.
+pub fn print(text: &str) -> Result<u8, Error> {
     // A reader that went away is no failure of the command.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(0)
 }
 
-/// The one word that is the container's id.
-pub fn id(i: &Invocation) -> Result<&str, Error> {
-    match i.words.as_slice() {
-        [id, ..] if !id.is_empty() => Ok(id),
-        _ => Err(Error::Usage(format!("{}: \"container-id\" is required", i.command))),
-    }
-}
-
-fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
+/// Reads a JSON file; `-` is standard input.
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = if path == Path::new("-") {
         let mut text = Vec::new();
         std::io::Read::read_to_end(&mut std::io::stdin(), &mut text).map(|_| text)
@@ -67,11 +63,6 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error> {
     serde_json::from_slice(&text).map_err(|source| Error::Json { path: path.to_owned(), source })
 }
 
-/// Reads a `process` object.
-pub fn read_process(path: &Path) -> Result<wharf_oci::runtime::Process, Error> {
-    read_json(path)
-}
-
 /// A container just made, with its folder.
 struct Made {
     folder: Folder,
@@ -79,20 +70,28 @@ struct Made {
 }
 
 fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
-    let id = id(i)?;
-    let bundle = PathBuf::from(i.value("bundle").unwrap_or("."));
-    let bundle = bundle.canonicalize().map_err(|source| Error::File { what: "find bundle", path: bundle, source })?;
-    let config: Spec = read_json(&bundle.join("config.json"))?;
+    store::check_id(i.id())?;
+    let (bundle, mut config) = bundle(i)?;
+    let preserved = preserved(i, &mut config)?;
     let terminal = config.process.as_ref().is_some_and(|p| p.terminal);
     check_console(i, terminal, by_socket || i.is_set("detach"))?;
-    let folder = store::make(&i.root, id)?;
-    let made = make_in(i, &folder, &bundle, &config, terminal, by_socket);
+    let folder = store::make(&i.root, i.id())?;
+    let made = make_in(i, &folder, &bundle, &config, terminal, by_socket, preserved);
     match made {
         Ok(container) => {
             let (started, _) = start_time(container.pid()).unwrap_or_default();
             let pid = container.pid();
-            let record = Record { id: id.to_owned(), pid, started, bundle, created: Timestamp::now(), config };
-            let saved = folder.save(&record).and_then(|()| write_pid(i, pid));
+            let record = Record {
+                id: i.id().to_owned(),
+                pid,
+                started,
+                bundle,
+                created: Timestamp::now(),
+                config,
+                systemd: i.systemd,
+                rootless: false,
+            };
+            let saved = folder.save(&record).and_then(|()| announce(i, pid, container.pidfd()));
             if let Err(e) = saved {
                 undo(container, &folder);
                 return Err(e);
@@ -131,25 +130,26 @@ fn make_in(
     spec: &Spec,
     terminal: bool,
     by_socket: bool,
+    preserve_fds: u32,
 ) -> Result<Container, Error> {
     let gate = if by_socket { Gate::Socket(folder.listen()?) } else { Gate::Caller };
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let mut container = wharf_runtime::create(CreateRequest {
-        id: id(i)?,
+        id: i.id(),
         bundle,
         spec,
         rootfs_mounts: &[],
         stdio: if terminal { Stdio::Terminal } else { Stdio::Descriptors(streams) },
         netns: None,
         gate,
-        preserve_fds: i.number("preserve-fds")?,
+        preserve_fds,
         no_pivot: i.is_set("no-pivot"),
         no_new_keyring: i.is_set("no-new-keyring"),
     })
     .map_err(Error::Start)?;
     if let Some(socket) = i.value("console-socket")
         && let Some(console) = container.take_console()
-        && let Err(e) = hand_over(Path::new(socket), &console)
+        && let Err(e) = hand_over(Path::new(socket), "/dev/ptmx", console.as_fd())
     {
         let _ = container.delete();
         return Err(e);
@@ -157,11 +157,47 @@ fn make_in(
     Ok(container)
 }
 
-/// Writes `--pid-file`.
-pub fn write_pid(i: &Invocation, pid: i32) -> Result<(), Error> {
-    match i.value("pid-file") {
-        Some(path) => store::write_whole(Path::new(path), pid.to_string().as_bytes(), 0o666),
-        None => Ok(()),
+/// Writes `--pid-file` and hands the process to `--pidfd-socket`.
+pub fn announce(i: &Invocation, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+    if let Some(path) = i.value("pid-file") {
+        store::write_whole(Path::new(path), pid.to_string().as_bytes(), 0o666)?;
+    }
+    i.value("pidfd-socket").map_or(Ok(()), |socket| hand_over(Path::new(socket), "pidfd", pidfd))
+}
+
+/// The bundle and its configuration.
+fn bundle(i: &Invocation) -> Result<(PathBuf, Spec), Error> {
+    let bundle = PathBuf::from(i.value("bundle").unwrap_or("."));
+    let bundle = match bundle.canonicalize() {
+        Ok(found) if found.is_dir() => found,
+        Ok(found) => {
+            return Err(Error::File { what: "chdir", path: found, source: std::io::ErrorKind::NotADirectory.into() });
+        }
+        Err(source) => return Err(Error::File { what: "chdir", path: bundle, source }),
+    };
+    let path = bundle.join("config.json");
+    if !path.exists() {
+        return Err(Error::State(format!("JSON specification file {} not found", path.display())));
+    }
+    let config = read_json(&path)?;
+    Ok((bundle, config))
+}
+
+/// How many descriptors the process keeps: those asked for, and those of socket activation, which it is told of
+/// (sd_listen_fds(3)).
+pub fn preserved(i: &Invocation, config: &mut Spec) -> Result<u32, Error> {
+    let asked = i.number("preserve-fds")?.unwrap_or(0);
+    let activated = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).filter(|n| *n > 0);
+    let Some(activated) = activated else { return Ok(asked) };
+    if let Some(process) = &mut config.process {
+        process.env.push(format!("LISTEN_FDS={activated}"));
+        process.env.push("LISTEN_PID=1".to_owned());
+    }
+    let open = |number: u32| std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).is_ok();
+    let all = activated.saturating_add(asked).min(1 << 20);
+    match (3..3 + all).find(|number| !open(*number)) {
+        Some(number) => Err(Error::Usage(format!("please check that preserved-fd {number} (of {all}) is present"))),
+        None => Ok(all),
     }
 }
 
@@ -188,7 +224,7 @@ fn run_container(i: &Invocation) -> Result<u8, Error> {
 }
 
 fn start(i: &Invocation) -> Result<u8, Error> {
-    let (folder, record) = store::open(&i.root, id(i)?)?;
+    let (folder, record) = store::open(&i.root, i.id())?;
     let status = folder.status(&record)?;
     if status != Status::Created {
         let text = match status {
@@ -215,18 +251,13 @@ fn start(i: &Invocation) -> Result<u8, Error> {
 }
 
 fn state(i: &Invocation) -> Result<u8, Error> {
-    let (folder, record) = store::open(&i.root, id(i)?)?;
-    let mut value = serde_json::to_value(record.state(folder.status(&record)?))
-        .map_err(|source| Error::Json { path: PathBuf::from("state"), source })?;
-    let rootfs = record.config.root.as_ref().map(|r| record.bundle.join(&r.path));
-    value["rootfs"] = serde_json::json!(rootfs);
-    value["created"] = serde_json::json!(record.created.to_string());
-    value["owner"] = serde_json::json!("");
+    let (folder, record) = store::open(&i.root, i.id())?;
+    let value = listing::state(&record, folder.status(&record)?, "");
     print(&format!("{value:#}\n"))
 }
 
 fn kill(i: &Invocation) -> Result<u8, Error> {
-    let (_, record) = store::open(&i.root, id(i)?)?;
+    let (_, record) = store::open(&i.root, i.id())?;
     let name = i.words.get(1).map_or("TERM", String::as_str);
     let signal = Signal::parse(name).map_err(|e| Error::Usage(e.to_string()))?;
     match record.container() {
@@ -241,7 +272,7 @@ fn kill(i: &Invocation) -> Result<u8, Error> {
 }
 
 fn delete(i: &Invocation) -> Result<u8, Error> {
-    let (id, force) = (id(i)?, i.is_set("force"));
+    let (id, force) = (i.id(), i.is_set("force"));
     let (folder, record) = match store::open(&i.root, id) {
         Err(Error::NoSuchContainer) if force => return Ok(0),
         other => other?,
@@ -286,86 +317,21 @@ fn wait_gone(pid: i32, id: &str) -> Result<(), Error> {
     }
 }
 
-fn list(i: &Invocation) -> Result<u8, Error> {
-    let mut rows = Vec::new();
-    for id in store::ids(&i.root)? {
-        match store::open(&i.root, &id) {
-            Ok((folder, record)) => rows.push((folder.status(&record)?, record)),
-            // Being made or removed just now.
-            Err(Error::NoSuchContainer) => {}
-            Err(e) => return Err(e),
-        }
+fn pause(i: &Invocation) -> Result<u8, Error> {
+    let (folder, record) = store::open(&i.root, i.id())?;
+    match folder.status(&record)? {
+        Status::Running | Status::Created => record.container()?.pause()?,
+        _ => return Err(Error::Runtime(wharf_runtime::Error::NotRunning)),
     }
-    if i.is_set("quiet") {
-        return print(&rows.iter().map(|(_, r)| format!("{}\n", r.id)).collect::<String>());
-    }
-    match i.value("format") {
-        Some("json") => {
-            let states: Vec<serde_json::Value> = rows
-                .iter()
-                .map(|(status, r)| {
-                    let state = r.state(*status);
-                    serde_json::json!({"ociVersion": state.oci_version, "id": state.id, "pid": state.pid,
-                        "status": status.as_str(), "bundle": state.bundle, "created": r.created.to_string(), "owner": ""})
-                })
-                .collect();
-            print(&format!("{}\n", serde_json::Value::Array(states)))
-        }
-        None | Some("table") => {
-            let mut table = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
-            for (status, r) in &rows {
-                let pid = if *status == Status::Stopped { 0 } else { r.pid };
-                let bundle = r.bundle.display().to_string();
-                let created = r.created.to_string();
-                table.push([
-                    r.id.clone(),
-                    pid.to_string(),
-                    status.as_str().to_owned(),
-                    bundle,
-                    created,
-                    "root".to_owned(),
-                ]);
-            }
-            print(&columns(&table))
-        }
-        Some(_) => Err(Error::Usage("invalid format option".to_owned())),
-    }
-}
-
-/// Lines up columns three spaces apart.
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let width = |at: usize| rows.iter().map(|r| r[at].chars().count()).max().unwrap_or(0) + 3;
-    let mut text = String::new();
-    for row in rows {
-        let line: String = row.iter().enumerate().map(|(at, cell)| format!("{cell:<w$}", w = width(at))).collect();
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-fn with_container(i: &Invocation, work: fn(&Container) -> Result<(), wharf_runtime::Error>) -> Result<u8, Error> {
-    let (_, record) = store::open(&i.root, id(i)?)?;
-    work(&record.container()?)?;
     Ok(0)
 }
 
-fn ps(i: &Invocation) -> Result<u8, Error> {
-    let (_, record) = store::open(&i.root, id(i)?)?;
-    if i.value("format") != Some("json") {
-        return Err(Error::Usage("ps: only --format json is supported".to_owned()));
+fn resume(i: &Invocation) -> Result<u8, Error> {
+    let (folder, record) = store::open(&i.root, i.id())?;
+    match folder.status(&record)? {
+        Status::Paused => record.container()?.resume()?,
+        _ => return Err(Error::State("container not paused".to_owned())),
     }
-    let pids = record.container()?.pids()?;
-    print(&format!("{}\n", serde_json::json!(pids)))
-}
-
-fn update(i: &Invocation) -> Result<u8, Error> {
-    let (_, record) = store::open(&i.root, id(i)?)?;
-    let Some(path) = i.value("resources") else {
-        return Err(Error::Usage("update: only --resources FILE is supported".to_owned()));
-    };
-    let resources: LinuxResources = read_json(Path::new(path))?;
-    record.container()?.update(&resources)?;
     Ok(0)
 }
 
@@ -374,8 +340,8 @@ fn spec(i: &Invocation) -> Result<u8, Error> {
     if path.exists() {
         return Err(Error::State("File config.json exists. Remove it first".to_owned()));
     }
-    let text =
-        serde_json::to_string_pretty(&template::spec()).map_err(|source| Error::Json { path: path.clone(), source })?;
+    let text = serde_json::to_string_pretty(&template::spec(i.is_set("rootless")))
+        .map_err(|source| Error::Json { path: path.clone(), source })?;
     store::write_whole(&path, format!("{text}\n").as_bytes(), 0o666)?;
     Ok(0)
 }

@@ -11,6 +11,12 @@ pub enum Error {
     /// The arguments are wrong.
     #[error("{0}")]
     Usage(String),
+    /// There is no command of this name.
+    #[error("No help topic for '{0}'")]
+    NoCommand(String),
+    /// The id is empty.
+    #[error("container id cannot be empty")]
+    NoId,
     /// The id cannot be a container's.
     #[error("invalid container ID format: {0:?}")]
     Id(String),
@@ -61,6 +67,9 @@ pub enum Error {
     /// Waiting for a process failed.
     #[error("wait for container")]
     Wait(#[source] io::Error),
+    /// The container's cgroup could not be read.
+    #[error(transparent)]
+    Cgroup(wharf_cgroup::CgroupError),
 }
 
 /// A failure as runc words it: the subject, then the error as Go prints it, in lower case.
@@ -77,11 +86,12 @@ impl wharf_error::HasKind for Error {
     fn kind(&self) -> wharf_error::Kind {
         use wharf_error::Kind;
         match self {
-            Error::Usage(_) | Error::Id(_) | Error::Json { .. } => Kind::Invalid,
+            Error::Usage(_) | Error::NoCommand(_) | Error::NoId | Error::Id(_) | Error::Json { .. } => Kind::Invalid,
             Error::NoSuchContainer => Kind::NotFound,
             Error::Exists | Error::State(_) => Kind::Conflict,
             Error::File { source, .. } => wharf_error::kind_of_io(source),
             Error::Runtime(e) => e.kind(),
+            Error::Cgroup(e) => e.kind(),
             Error::Start(_) | Error::Protect(_) | Error::Terminal { .. } | Error::Wait(_) => Kind::System,
         }
     }

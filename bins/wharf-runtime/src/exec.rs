@@ -7,13 +7,13 @@ use wharf_oci::runtime::{Process, Spec, Status, User};
 use wharf_runtime::{ExecRequest, Stdio};
 
 use crate::args::Invocation;
-use crate::commands::{id, read_process, write_pid};
+use crate::commands::{announce, preserved, read_json};
 use crate::error::Error;
 use crate::store;
 use crate::supervise::{Foreground, hand_over};
 
 pub fn run(i: &Invocation) -> Result<u8, Error> {
-    let (folder, record) = store::open(&i.root, id(i)?)?;
+    let (folder, record) = store::open(&i.root, i.id())?;
     match folder.status(&record)? {
         Status::Stopped => return Err(Error::State("cannot exec in a stopped container".to_owned())),
         Status::Paused if !i.is_set("ignore-paused") => {
@@ -21,7 +21,10 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
         }
         _ => {}
     }
-    let process = process(i, &record.config)?;
+    let mut config = Spec { process: Some(process(i, &record.config)?), ..Spec::default() };
+    let preserve_fds = preserved(i, &mut config)?;
+    let process = config.process.unwrap_or_default();
+    let groups: Vec<(String, String)> = i.values("cgroup").iter().map(|text| sub_group(text)).collect();
     let detached = i.is_set("detach");
     let socket = i.value("console-socket");
     if process.terminal && detached && socket.is_none() {
@@ -32,14 +35,14 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
     let container = record.container()?;
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let stdio = if process.terminal { Stdio::Terminal } else { Stdio::Descriptors(streams) };
-    let request = ExecRequest { process: &process, stdio, preserve_fds: i.number("preserve-fds")? };
+    let request = ExecRequest { process: &process, stdio, preserve_fds, groups: &groups };
     let made = container.exec(request).map_err(Error::Start)?;
-    write_pid(i, made.pid)?;
+    announce(i, made.pid, made.pidfd.as_fd())?;
     let mut console = made.console;
     if let Some(socket) = socket
         && let Some(console) = console.take()
     {
-        hand_over(Path::new(socket), &console)?;
+        hand_over(Path::new(socket), "/dev/ptmx", console.as_fd())?;
     }
     match foreground {
         Some(foreground) => foreground.wait(made.pidfd.as_fd(), console.as_ref()),
@@ -51,7 +54,7 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
 fn process(i: &Invocation, config: &Spec) -> Result<Process, Error> {
     let own = config.process.clone().unwrap_or_default();
     if let Some(path) = i.value("process") {
-        let mut process = read_process(Path::new(path))?;
+        let mut process: Process = read_json(Path::new(path))?;
         if process.capabilities.is_none() {
             process.capabilities = own.capabilities;
         }
@@ -60,7 +63,7 @@ fn process(i: &Invocation, config: &Spec) -> Result<Process, Error> {
     let mut process = own;
     process.args = i.words[1..].to_vec();
     if process.args.is_empty() {
-        return Err(Error::Usage("exec: a command is required".to_owned()));
+        return Err(Error::Usage("process args cannot be empty".to_owned()));
     }
     // Only a container's first process has a size set at its start.
     process.console_size = None;
@@ -90,6 +93,12 @@ fn process(i: &Invocation, config: &Spec) -> Result<Process, Error> {
         }
     }
     Ok(process)
+}
+
+/// `[controllers:]path`.
+fn sub_group(text: &str) -> (String, String) {
+    let (controllers, path) = text.split_once(':').unwrap_or(("", text));
+    (controllers.to_owned(), path.to_owned())
 }
 
 /// `uid[:gid]`, as runc takes it: numbers only, since names are the caller's business (CVE-2016-3697).

@@ -11,7 +11,7 @@ use wharf_types::Timestamp;
 use crate::error::Error;
 
 /// Where and how.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Target {
     /// A file to append to, besides standard error.
     pub file: Option<PathBuf>,
@@ -19,16 +19,20 @@ pub struct Target {
     pub json: bool,
 }
 
-/// Reports an error.
-pub fn report(target: &Target, error: &Error) {
-    let message = without_numbers(&Chain(error).to_string());
+/// Reports an error; `before` is what the command's failures begin with. Without a file the line goes to standard error as
+/// it would to the file, otherwise the bare message does (as runc, whose callers read either).
+pub fn report(target: &Target, before: &str, error: &Error) {
+    let message = format!("{before}{}", without_numbers(&Chain(error).to_string()));
+    let line = line(target.json, &message);
     // There is nowhere left to report that reporting failed.
-    let _ = writeln!(std::io::stderr(), "{message}");
-    if let Some(path) = &target.file
-        && let Ok(mut file) = OpenOptions::new().append(true).create(true).open(path)
-    {
-        let _ = file.write_all(line(target.json, &message).as_bytes());
-    }
+    let _ = match &target.file {
+        Some(path) => {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+            writeln!(std::io::stderr(), "{message}")
+        }
+        None => std::io::stderr().write_all(line.as_bytes()),
+    };
 }
 
 /// Takes out the ` (os error 2)` that Rust's library puts behind the kernel's errors: callers compare with runc's texts.

@@ -3,12 +3,17 @@
 mod args;
 mod commands;
 mod error;
+mod events;
 mod exec;
 mod features;
+mod flags;
+mod listing;
 mod log;
+mod stats;
 mod store;
 mod supervise;
 mod template;
+mod update;
 
 use std::process::ExitCode;
 
@@ -19,16 +24,20 @@ fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let invocation = match args::parse(&words) {
         Ok(invocation) => invocation,
-        Err(e) => {
-            log::report(&log::Target::default(), &e);
-            return ExitCode::FAILURE;
+        Err(wrong) => {
+            if let Some(command) = wrong.of {
+                eprintln!("Incorrect Usage.\n\n{}", flags::help(Some(command)));
+            }
+            log::report(&wrong.log, "", &wrong.error);
+            return ExitCode::from(if matches!(wrong.error, Error::NoCommand(_)) { 3 } else { 1 });
         }
     };
     match run(&invocation) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            log::report(&invocation.log, &e);
-            ExitCode::FAILURE
+            let (before, code) = invocation.command.map_or(("", 1), |c| (c.failure, c.code));
+            log::report(&invocation.log, before, &e);
+            ExitCode::from(code)
         }
     }
 }

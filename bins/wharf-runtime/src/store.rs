@@ -9,7 +9,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
@@ -33,6 +33,12 @@ pub struct Record {
     pub created: Timestamp,
     /// The configuration it was created with; the bundle's file may have changed since.
     pub config: Spec,
+    /// Whether systemd made its cgroup.
+    #[serde(default)]
+    pub systemd: bool,
+    /// Whether it may be without cgroup.
+    #[serde(default)]
+    pub rootless: bool,
 }
 
 /// The folder of one container.
@@ -47,9 +53,12 @@ fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
 }
 
 /// Whether a text can be an id: what runc takes, so that it is one plain file name.
-fn check_id(id: &str) -> Result<(), Error> {
+pub fn check_id(id: &str) -> Result<(), Error> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.');
-    if id.is_empty() || id.len() > 1024 || matches!(id, "." | "..") || !id.bytes().all(plain) {
+    if id.is_empty() {
+        return Err(Error::NoId);
+    }
+    if id.len() > 1024 || matches!(id, "." | "..") || !id.bytes().all(plain) {
         return Err(Error::Id(id.chars().take(80).collect()));
     }
     Ok(())
@@ -115,6 +124,18 @@ impl Folder {
         let path = self.path.join("state.json");
         let text = serde_json::to_vec(record).map_err(|source| Error::Json { path: path.clone(), source })?;
         write_whole(&path, &text, 0o600)
+    }
+
+    /// The name of the user who made it, or the number of one who has no name.
+    pub fn owner(&self) -> String {
+        let Ok(uid) = fs::metadata(&self.path).map(|m| m.uid()) else { return String::new() };
+        let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let name = users.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+        });
+        name.unwrap_or_else(|| uid.to_string())
     }
 
     /// Forgets it.
@@ -202,6 +223,17 @@ impl Record {
             pid: self.pid,
             started: self.started,
         })
+    }
+
+    /// The processes in its cgroup; none where it is gone.
+    pub fn pids(&self) -> Result<Vec<i32>, Error> {
+        match self.container() {
+            Ok(container) => Ok(container.pids()?),
+            Err(wharf_runtime::Error::NotRunning) => {
+                Ok(wharf_runtime::pids_of_rest(&self.id, &self.config).unwrap_or_default())
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// The state as the specification has it.

@@ -171,17 +171,20 @@ fn pass(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// Sends the controlling end of a terminal to whoever listens at `--console-socket`.
-pub fn hand_over(socket: &Path, console: &OwnedFd) -> Result<(), Error> {
+/// Sends a descriptor to whoever listens at a socket; its name goes with it as data.
+pub fn hand_over(socket: &Path, name: &str, fd: BorrowedFd<'_>) -> Result<(), Error> {
     let send = || {
         let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         connect(&stream, &SocketAddrUnix::new(socket)?)?;
-        let fds = [console.as_fd()];
+        let fds = [fd];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         control.push(SendAncillaryMessage::ScmRights(&fds));
-        // The receiver reads the descriptor's name as data.
-        sendmsg(&stream, &[io::IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL).map(drop)
+        sendmsg(&stream, &[io::IoSlice::new(name.as_bytes())], &mut control, SendFlags::NOSIGNAL).map(drop)
     };
-    send().map_err(terminal("send terminal to console socket"))
+    send().map_err(|e: Errno| Error::File {
+        what: "hand a descriptor over to",
+        path: socket.to_owned(),
+        source: e.into(),
+    })
 }

@@ -3,16 +3,42 @@
 use std::path::PathBuf;
 
 use wharf_oci::runtime::{
-    Capabilities, DeviceRule, Linux, LinuxResources, Mount, Namespace, NamespaceType, Process, Rlimit, Root, Spec,
-    VERSION,
+    Capabilities, DeviceRule, IdMapping, Linux, LinuxResources, Mount, Namespace, NamespaceType, Process, Rlimit, Root,
+    Spec, VERSION,
 };
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|w| (*w).to_owned()).collect()
 }
 
-/// A shell on a terminal, with few capabilities and all namespaces.
-pub fn spec() -> Spec {
+/// A shell on a terminal, with few capabilities and all namespaces; or what of it a user without privileges can have.
+pub fn spec(rootless: bool) -> Spec {
+    let mut spec = for_root();
+    if !rootless {
+        return spec;
+    }
+    let identity = |host_id| vec![IdMapping { host_id, container_id: 0, size: 1 }];
+    spec.mounts.retain(|m| m.kind.as_deref() != Some("cgroup"));
+    for mount in &mut spec.mounts {
+        // One id is mapped: there is no group 5 to give terminals to.
+        mount.options.retain(|option| !option.starts_with("gid=") && !option.starts_with("uid="));
+        if mount.kind.as_deref() == Some("sysfs") {
+            // sysfs belongs to the network namespace, which stays the host's.
+            (mount.kind, mount.source) = (Some("none".to_owned()), Some(PathBuf::from("/sys")));
+            mount.options = words(&["rbind", "nosuid", "noexec", "nodev", "ro"]);
+        }
+    }
+    if let Some(linux) = &mut spec.linux {
+        linux.resources = None;
+        linux.namespaces.retain(|n| n.kind != NamespaceType::Network);
+        linux.namespaces.push(Namespace { kind: NamespaceType::User, path: None });
+        linux.uid_mappings = identity(rustix::process::geteuid().as_raw());
+        linux.gid_mappings = identity(rustix::process::getegid().as_raw());
+    }
+    spec
+}
+
+fn for_root() -> Spec {
     let caps = words(&["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]);
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| Mount {
         destination: PathBuf::from(destination),

@@ -14,7 +14,7 @@ use crate::devices::Filter;
 use crate::file::{get, get_if_present, number, put, write_value};
 use crate::layout::Hierarchy;
 use crate::setting::{Absent, Setting, plan_v1, plan_v2};
-use crate::{CgroupError, Layout, Mode, OomWatch, Stats, freezer, oom, stats_read};
+use crate::{CgroupError, Detail, Layout, Mode, OomWatch, Stats, detail, freezer, oom, stats_read};
 
 /// A group: one folder in each hierarchy of the host.
 #[derive(Debug)]
@@ -91,6 +91,33 @@ impl Cgroup {
             return Err(CgroupError::Open { path: path.into(), source: Errno::NOENT.into() });
         }
         Ok(Self { mode: layout.mode(), folders })
+    }
+
+    /// The group that has other folders, below this one's, for some controllers: pairs of controllers separated by commas (none
+    /// for all) and path. They must exist.
+    ///
+    /// Errors: [`CgroupError::Value`] for a controller that this group has no folder for, [`CgroupError::Open`] for a missing path.
+    pub fn below(&self, groups: &[(String, String)]) -> Result<Self, CgroupError> {
+        let mut folders: Vec<Folder> = self
+            .folders
+            .iter()
+            .map(|f| Folder { controllers: f.controllers.clone(), mount: f.mount.clone(), path: f.path.clone() })
+            .collect();
+        for (controllers, path) in groups {
+            let named: Vec<&str> = controllers.split(',').filter(|c| !c.is_empty()).collect();
+            let unknown = named.iter().find(|c| self.mode == Mode::V2 || !folders.iter().any(|f| f.has(c)));
+            if let Some(unknown) = unknown {
+                return Err(CgroupError::Value { what: "unknown controller", value: (*unknown).to_owned() });
+            }
+            let inner = crate::layout::clean(path);
+            for folder in folders.iter_mut().filter(|f| named.is_empty() || named.iter().any(|c| f.has(c))) {
+                folder.path.push(&inner);
+                if !folder.path.is_dir() {
+                    return Err(CgroupError::Open { path: folder.path.clone(), source: Errno::NOENT.into() });
+                }
+            }
+        }
+        Ok(Self { mode: self.mode, folders })
     }
 
     fn apply(&self, plan: &[Setting]) -> Result<(), CgroupError> {
@@ -319,6 +346,20 @@ impl Cgroup {
             Some(folder) => stats_read::v2(&folder.path),
             None => stats_read::v1(|controller| self.folder(controller).map(|f| f.path.as_path())),
         }
+    }
+
+    /// Reads figures beyond [`Self::stats`].
+    pub fn detail(&self) -> Result<Detail, CgroupError> {
+        detail::read(self)
+    }
+
+    /// Returns how the host arranges its hierarchies.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    pub(crate) fn folder_of(&self, controller: &str) -> Option<&Path> {
+        self.folder(controller).map(|f| f.path.as_path())
     }
 
     /// Returns how many processes the kernel has killed for want of memory; 0 without memory controller.

@@ -111,7 +111,7 @@ impl Layout {
 }
 
 /// Drops `.`, `..` and empty parts, so that the result lies beneath whatever it is joined to (`..` counts as in a root folder).
-fn clean(path: &str) -> PathBuf {
+pub(crate) fn clean(path: &str) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.split('/') {
         match part {

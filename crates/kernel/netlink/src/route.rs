@@ -173,6 +173,14 @@ pub fn set_down(r: &mut Requests, which: Which<'_>) {
     put_link(r, which, 0, IFF_UP);
 }
 
+/// Moves a link to another network namespace, under a new name. The kernel lowers it and takes its addresses away.
+pub fn move_link(r: &mut Requests, which: Which<'_>, netns: BorrowedFd<'_>, name: &str) {
+    r.begin("move link", NEWLINK, 0);
+    put_link(r, which, 0, 0);
+    r.attr_u32(IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned());
+    r.attr_text(IFLA_IFNAME, name);
+}
+
 /// Sets a link's alias, at most 255 bytes.
 pub fn set_alias(r: &mut Requests, which: Which<'_>, alias: &str) {
     r.begin("set link alias", NEWLINK, 0);

@@ -2,7 +2,7 @@
 
 use libc::{
     SECCOMP_RET_ALLOW, SECCOMP_RET_DATA, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_KILL_THREAD,
-    SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP,
+    SECCOMP_RET_LOG, SECCOMP_RET_TRACE, SECCOMP_RET_TRAP, SECCOMP_RET_USER_NOTIF,
 };
 use wharf_error::{HasKind, Kind};
 use wharf_oci::runtime::{Arg, LinuxSeccomp, SeccompAction, SeccompOperator, SyscallRule};
@@ -15,12 +15,15 @@ use crate::program::{Compare, Program, Writer, offset};
 /// Why a profile cannot become a filter.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CompileError {
-    /// The action needs a supervisor at `listenerPath`, which is not built.
-    #[error("seccomp action SCMP_ACT_NOTIFY of {syscalls} is not supported: no listener can be served")]
-    Notify {
-        /// The calls of the rule, or that it is the default.
-        syscalls: String,
-    },
+    /// With this default the runtime itself could make no call any more, not even to hand the listener over.
+    #[error("SCMP_ACT_NOTIFY cannot be used as default action")]
+    NotifyDefault,
+    /// The runtime tells by write(2) that the listener can be handed over.
+    #[error("SCMP_ACT_NOTIFY cannot be used for the write syscall")]
+    NotifyWrite,
+    /// Nobody would answer.
+    #[error("SCMP_ACT_NOTIFY needs listenerPath, the socket of the agent that answers")]
+    NotifyNobody,
     /// The profile names an architecture that is no OCI name.
     #[error("seccomp architecture {name:?} is not supported")]
     Arch {
@@ -52,7 +55,7 @@ pub enum CompileError {
 impl HasKind for CompileError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Notify { .. } => Kind::NotImplemented,
+            Self::NotifyDefault | Self::NotifyWrite | Self::NotifyNobody => Kind::Invalid,
             Self::Arch { .. } | Self::Flag { .. } | Self::Argument { .. } | Self::TooLong { .. } => Kind::Invalid,
         }
     }
@@ -65,7 +68,8 @@ impl HasKind for CompileError {
 /// compare low halves; an unlisted architecture kills the thread; without flags the filter is loaded with `SPEC_ALLOW`.
 /// Where conditional rules of one call overlap, the earlier one wins; libseccomp orders them by what they compare.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Program, CompileError> {
-    let default = answer(profile.default_action, profile.default_errno_ret, || "the default".to_owned())?;
+    let notifies = check_notify(profile)?;
+    let default = answer(profile.default_action, profile.default_errno_ret);
     let rules = profile
         .syscalls
         .iter()
@@ -86,7 +90,30 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Program, CompileError> {
     if instructions.len() > libc::BPF_MAXINSNS as usize {
         return Err(CompileError::TooLong { instructions: instructions.len() });
     }
-    Ok(Program { instructions, flags: load_flags(&profile.flags)? })
+    let mut flags = load_flags(&profile.flags)?;
+    if notifies {
+        // The kernel does not take both, and there is only one thread to give the filter to.
+        flags = (flags & !flags::TSYNC) | flags::NEW_LISTENER;
+    }
+    Ok(Program { instructions, flags })
+}
+
+/// Whether the filter asks an agent; what cannot work is refused, as by runc.
+fn check_notify(profile: &LinuxSeccomp) -> Result<bool, CompileError> {
+    if profile.default_action == SeccompAction::Notify {
+        return Err(CompileError::NotifyDefault);
+    }
+    let mut asking = profile.syscalls.iter().filter(|r| r.action == SeccompAction::Notify).peekable();
+    if asking.peek().is_none() {
+        return Ok(false);
+    }
+    if asking.any(|rule| rule.names.iter().any(|name| name == "write")) {
+        return Err(CompileError::NotifyWrite);
+    }
+    match profile.listener_path.as_deref() {
+        None | Some("") => Err(CompileError::NotifyNobody),
+        Some(_) => Ok(true),
+    }
 }
 
 fn load_flags(names: &[String]) -> Result<u32, CompileError> {
@@ -187,10 +214,10 @@ fn gaps(arch: Arch, profile: &LinuxSeccomp, rules: &[Rule], default: u32) -> Gap
     Gaps { known: default, newer: highest.map(|h| (h, ENOSYS)) }
 }
 
-/// Encodes an action as the filter's return value. `whose` is asked only for the message.
-fn answer(action: SeccompAction, errno: Option<u32>, whose: impl Fn() -> String) -> Result<u32, CompileError> {
+/// Encodes an action as the filter's return value.
+fn answer(action: SeccompAction, errno: Option<u32>) -> u32 {
     let data = errno.unwrap_or(libc::EPERM as u32) & SECCOMP_RET_DATA;
-    Ok(match action {
+    match action {
         SeccompAction::Kill | SeccompAction::KillThread => SECCOMP_RET_KILL_THREAD,
         SeccompAction::KillProcess => SECCOMP_RET_KILL_PROCESS,
         SeccompAction::Trap => SECCOMP_RET_TRAP,
@@ -198,8 +225,8 @@ fn answer(action: SeccompAction, errno: Option<u32>, whose: impl Fn() -> String)
         SeccompAction::Trace => SECCOMP_RET_TRACE | data,
         SeccompAction::Allow => SECCOMP_RET_ALLOW,
         SeccompAction::Log => SECCOMP_RET_LOG,
-        SeccompAction::Notify => return Err(CompileError::Notify { syscalls: whose() }),
-    })
+        SeccompAction::Notify => SECCOMP_RET_USER_NOTIF,
+    }
 }
 
 /// A rule with its names looked up.
@@ -218,7 +245,7 @@ enum Effect {
 
 impl Rule {
     fn new(source: &SyscallRule, default: u32) -> Result<Self, CompileError> {
-        let answer = answer(source.action, source.errno_ret, || source.names.join(", "))?;
+        let answer = answer(source.action, source.errno_ret);
         let effect = if answer == default {
             None
         } else if source.args.is_empty() {

@@ -15,6 +15,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Whether loading it gives a listener's descriptor that someone must answer on (seccomp_unotify(2)).
+    pub fn notifies(&self) -> bool {
+        self.flags & wharf_sys::seccomp::flags::NEW_LISTENER != 0
+    }
+
     /// Loads the filter for the calling thread and all it becomes; see [`wharf_sys::seccomp::load`].
     pub fn load(&self) -> io::Result<()> {
         wharf_sys::seccomp::load(&self.instructions, self.flags)

@@ -88,7 +88,7 @@ fn value(action: SeccompAction, ret: Option<u32>) -> u32 {
         SeccompAction::Trace => 0x7ff0_0000 | ret.unwrap_or(1) & 0xffff,
         SeccompAction::Allow => ALLOW,
         SeccompAction::Log => 0x7ffc_0000,
-        SeccompAction::Notify => panic!("not compiled"),
+        SeccompAction::Notify => 0x7fc0_0000,
     }
 }
 
@@ -270,8 +270,13 @@ fn bits_outside_of_a_mask_do_not_count() {
 
 #[test]
 fn hostile_profiles_are_refused_with_their_reason() {
-    let notify = profile(SeccompAction::Allow, vec![rule(&["mkdir", "mknod"], SeccompAction::Notify, &[])]);
-    assert_eq!(compile(&notify).unwrap_err(), CompileError::Notify { syscalls: "mkdir, mknod".into() });
+    let mut notify = profile(SeccompAction::Allow, vec![rule(&["mkdir", "mknod"], SeccompAction::Notify, &[])]);
+    assert_eq!(compile(&notify).unwrap_err(), CompileError::NotifyNobody);
+    notify.listener_path = Some("/run/agent.sock".into());
+    assert!(compile(&notify).unwrap().notifies());
+    notify.syscalls[0].names.push("write".into());
+    assert_eq!(compile(&notify).unwrap_err(), CompileError::NotifyWrite);
+    assert_eq!(compile(&profile(SeccompAction::Notify, Vec::new())).unwrap_err(), CompileError::NotifyDefault);
     let index =
         profile(SeccompAction::Allow, vec![rule(&["mkdir"], SeccompAction::Errno, &[arg(6, SeccompOperator::Eq, 0)])]);
     assert_eq!(compile(&index).unwrap_err(), CompileError::Argument { syscall: "mkdir".into(), index: 6 });

@@ -26,6 +26,8 @@ pub mod flags {
     pub const NEWTIME: u64 = 0x80;
     /// The child is a sibling: its parent is the caller's.
     pub const PARENT: u64 = libc::CLONE_PARENT as u64;
+    /// The child shares the table of descriptors, until one of both calls execve(2).
+    pub const FILES: u64 = libc::CLONE_FILES as u64;
     pub(crate) const PIDFD: u64 = libc::CLONE_PIDFD as u64;
     pub(crate) const INTO_CGROUP: u64 = 0x2_0000_0000;
 }

@@ -13,7 +13,7 @@ use wharf_types::{Failure, Signal, Stage};
 
 use crate::failure::{OrFail, refuse};
 use crate::wire::{Channel, Message};
-use crate::{Error, hook, namespaces};
+use crate::{Error, hook, namespaces, notify, rdt};
 
 /// How long [`Container::delete`] waits for the cgroup to become empty.
 const DELETE: Duration = Duration::from_secs(5);
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     /// Namespaces that are not the caller's, as clone flags.
     pub namespaces: u64,
     pub filter: Option<Program>,
+    pub agent: Option<notify::Address>,
+    pub rdt: Option<oci::IntelRdt>,
     pub keyring: bool,
     pub personality: Option<oci::Personality>,
     pub poststart: Vec<oci::Hook>,
@@ -54,6 +56,8 @@ impl Shared {
         Self {
             state,
             namespaces: namespaces::all(linux, netns),
+            agent: notify::Address::of(linux.seccomp.as_ref(), filter.as_ref()),
+            rdt: linux.intel_rdt.clone(),
             filter,
             keyring,
             personality: linux.personality.clone(),
@@ -249,6 +253,7 @@ impl Container {
         // ECHILD: reaped already, or not our child.
         let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
         remove_cgroup(&self.cgroup)?;
+        rdt::forget(self.shared.rdt.as_ref(), &self.shared.state.id);
         let state = self.shared.state(oci::Status::Stopped, None);
         hook::run(&self.shared.poststop, "poststop", &state).map_err(Error::Configuration)
     }
@@ -261,6 +266,14 @@ pub fn kill_rest(id: &str, spec: &oci::Spec) -> Result<(), Error> {
     cgroup.kill_all().map_err(Error::Cgroup)
 }
 
+/// The processes left in the cgroup of a container whose first process has ended.
+pub fn pids_of_rest(id: &str, spec: &oci::Spec) -> Result<Vec<i32>, Error> {
+    let layout = Layout::detect().map_err(Error::Cgroup)?;
+    let cgroup = Cgroup::open(&layout, &cgroup_path(id, spec.linux.as_ref())).map_err(Error::Cgroup)?;
+    let pids = cgroup.pids().map_err(Error::Cgroup)?;
+    Ok(pids.into_iter().map(|pid| pid.as_raw_nonzero().get()).collect())
+}
+
 /// Removes what an ended container left: its cgroup, and runs its `poststop` hooks.
 pub fn remove(id: &str, bundle: &std::path::Path, spec: &oci::Spec) -> Result<(), Error> {
     let layout = Layout::detect().map_err(Error::Cgroup)?;
@@ -268,6 +281,7 @@ pub fn remove(id: &str, bundle: &std::path::Path, spec: &oci::Spec) -> Result<()
     if let Ok(cgroup) = Cgroup::open(&layout, &cgroup_path(id, spec.linux.as_ref())) {
         remove_cgroup(&cgroup)?;
     }
+    rdt::forget(spec.linux.as_ref().and_then(|l| l.intel_rdt.as_ref()), id);
     let state = oci::State {
         oci_version: oci::VERSION.to_owned(),
         id: id.to_owned(),

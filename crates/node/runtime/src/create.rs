@@ -11,6 +11,7 @@ use wharf_seccomp::Program;
 use wharf_sys::clone::{self, Cloned, clone3, flags};
 use wharf_types::{Failure, Stage};
 
+use crate::affinity::Affinity;
 use crate::container::{Container, Shared};
 use crate::failure::{OrFail, refuse};
 use crate::gate::Waiting;
@@ -21,7 +22,7 @@ use crate::namespaces::{Birthplace, Namespaces, become_root};
 use crate::options::{self, Options, ms};
 use crate::process::{ProcessPlan, Surroundings, limit};
 use crate::wire::{self, Channel, Message};
-use crate::{CreateRequest, Gate, Stdio, device, hook, idmap, rootfs, sysctl};
+use crate::{CreateRequest, Gate, Stdio, device, hook, idmap, net_device, notify, rdt, rootfs, sysctl};
 
 /// How long a failed creation waits for its cgroup to become empty.
 const UNDO: Duration = Duration::from_secs(2);
@@ -117,6 +118,9 @@ struct Early<'a> {
     process: ProcessPlan<'a>,
     propagation: u64,
     sysctls: Vec<(PathBuf, String)>,
+    devices: Vec<net_device::Device>,
+    label: Option<String>,
+    rdt: Option<rdt::Class>,
     state: oci::State,
 }
 
@@ -125,7 +129,9 @@ impl<'a> Draft<'a> {
         let Draft { request, linux, .. } = self;
         let spec = request.spec;
         let process = spec.process.as_ref().ok_or_else(|| refuse(Stage::Config, "process is missing"))?;
-        refuse_unsupported(linux, process)?;
+        Affinity::plan(process)?;
+        let label = mount_label(linux)?;
+        let rdt = linux.intel_rdt.as_ref().map(|asked| rdt::plan(asked, request.id)).transpose()?;
         let namespaces = Namespaces::plan(linux, request.netns)?;
         if namespaces.new & flags::NEWNS == 0 {
             return Err(refuse(Stage::Config, "a mount namespace of the container's own is required"));
@@ -149,28 +155,36 @@ impl<'a> Draft<'a> {
         };
         let bundle = request.bundle.canonicalize();
         let bundle = bundle.or_fail(Stage::Config, || format!("bundle {}", request.bundle.display()))?;
+        let state = oci::State {
+            oci_version: oci::VERSION.to_owned(),
+            id: request.id.to_owned(),
+            status: oci::Status::Creating,
+            pid: None,
+            bundle,
+            annotations: spec.annotations.clone(),
+        };
+        let mut process = ProcessPlan::new(process, around)?;
+        if let Some(agent) = notify::Address::of(linux.seccomp.as_ref(), self.filter) {
+            process.agent = Some(agent.connect(&state)?);
+        }
         Ok(Early {
-            process: ProcessPlan::new(process, around)?,
+            process,
             propagation,
             sysctls: sysctl::plan(linux, &namespaces)?,
+            devices: net_device::plan(linux, &namespaces)?,
+            label,
+            rdt,
             namespaces,
-            state: oci::State {
-                oci_version: oci::VERSION.to_owned(),
-                id: request.id.to_owned(),
-                status: oci::Status::Creating,
-                pid: None,
-                bundle,
-                annotations: spec.annotations.clone(),
-            },
+            state,
         })
     }
 
     fn finish(&self, early: Early<'a>, proc: Proc, cgroup: &Cgroup) -> Result<InitPlan<'a>, Failure> {
         let Draft { request, linux, hooks, root_path, .. } = self;
-        let Early { namespaces, process, propagation, sysctls, state } = early;
+        let Early { namespaces, process, propagation, sysctls, devices, label, rdt, state } = early;
         let mapped = namespaces.has(flags::NEWUSER);
         let mounts: Vec<PlannedMount<'a>> =
-            request.spec.mounts.iter().map(|m| self.mount(m, mapped)).collect::<Result<_, _>>()?;
+            request.spec.mounts.iter().map(|m| self.mount(m, mapped, label.as_deref())).collect::<Result<_, _>>()?;
         let own_dev = mounts.iter().any(|m| m.is_dev() && m.options.bind);
         Ok(InitPlan {
             spec: request.spec,
@@ -193,6 +207,8 @@ impl<'a> Draft<'a> {
             namespaces,
             sysctls,
             process,
+            devices,
+            rdt,
             streams: match request.stdio {
                 Stdio::Descriptors(fds) => Some(fds),
                 Stdio::Terminal => None,
@@ -201,10 +217,13 @@ impl<'a> Draft<'a> {
         })
     }
 
-    fn mount(&self, mount: &'a oci::Mount, mapped: bool) -> Result<PlannedMount<'a>, Failure> {
+    fn mount(&self, mount: &'a oci::Mount, mapped: bool, label: Option<&str>) -> Result<PlannedMount<'a>, Failure> {
         let mut options = Options::parse(&mount.options);
         let kind = mount.kind.as_deref().unwrap_or("none");
         options.bind |= kind == "bind";
+        // The rest has labels of its own, or none.
+        let labelled = !options.bind && !matches!(kind, "proc" | "sysfs" | "mqueue" | "cgroup" | "cgroup2");
+        options.data.extend(label.filter(|_| labelled).map(|label| format!("context={label:?}")));
         if !mount.destination.is_absolute() {
             let text = format!("invalid mount destination {}: not absolute", mount.destination.display());
             return Err(refuse(Stage::Config, text));
@@ -235,23 +254,14 @@ impl<'a> Draft<'a> {
     }
 }
 
-fn refuse_unsupported(linux: &oci::Linux, process: &oci::Process) -> Result<(), Failure> {
-    if linux.intel_rdt.is_some() && !Path::new("/sys/fs/resctrl/schemata").exists() {
-        return Err(refuse(
-            Stage::Config,
-            "intelRdt is specified in config, but Intel RDT is not supported or enabled",
-        ));
+/// What the process runs under if labels are asked for: runc refuses them on a host without SELinux, in these words.
+fn mount_label(linux: &oci::Linux) -> Result<Option<String>, Failure> {
+    let Some(label) = linux.mount_label.as_deref().filter(|label| !label.is_empty()) else { return Ok(None) };
+    if !crate::process::has_selinux() {
+        let text = "selinux label is specified in config, but selinux is disabled or not supported";
+        return Err(refuse(Stage::Label, text));
     }
-    let unsupported = [
-        (linux.intel_rdt.is_some(), "linux.intelRdt"),
-        (!linux.net_devices.is_empty(), "linux.netDevices"),
-        (linux.mount_label.as_deref().is_some_and(|l| !l.is_empty()), "linux.mountLabel"),
-        (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity"),
-    ];
-    match unsupported.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(refuse(Stage::Config, format!("{what} is not supported"))),
-        None => Ok(()),
-    }
+    Ok(Some(label.to_owned()))
 }
 
 /// A first process that is ready.
@@ -344,10 +354,20 @@ fn attend(plan: &InitPlan<'_>, pid: i32, channel: &Channel) -> Result<Option<Own
             .write(&path, score.to_string().as_bytes())
             .or_fail(Stage::Process, || format!("set oom_score_adj to {score}"))?;
     }
+    if let Some(class) = &plan.rdt {
+        class.apply(pid)?;
+    }
     let mut console = None;
     loop {
         match channel.receive().or_fail(Stage::Process, || "read from container's first process")? {
             Message::NeedIdMaps => idmap::write(pid, &plan.linux.uid_mappings, &plan.linux.gid_mappings)?,
+            Message::NeedDevices => {
+                net_device::hand_over(&plan.devices, net_device::namespace_of(pid)?.as_fd())?;
+            }
+            Message::NeedPid => {
+                channel.give_pid(pid).or_fail(Stage::Process, || "answer container's first process")?;
+                continue;
+            }
             Message::NeedHooks => {
                 let state = oci::State { pid: Some(pid), ..plan.state.clone() };
                 hook::run(&plan.hooks.prestart, "prestart", &state)?;

@@ -18,9 +18,10 @@ use crate::hook;
 use crate::host::Proc;
 use crate::mounting::{self, CgroupView, PlannedMount};
 use crate::namespaces::{Namespaces, become_root};
+use crate::net_device;
 use crate::options::ms;
 use crate::pivot;
-use crate::process::{ProcessPlan, Streams};
+use crate::process::{ProcessPlan, Ready, Streams};
 use crate::rooted::Missing;
 use crate::rootfs::{self, Part};
 use crate::sysctl;
@@ -47,6 +48,10 @@ pub(crate) struct InitPlan<'a> {
     pub nodes: Option<Vec<Node>>,
     pub sysctls: Vec<(std::path::PathBuf, String)>,
     pub process: ProcessPlan<'a>,
+    /// Devices of the host's network namespace that come along.
+    pub devices: Vec<net_device::Device>,
+    /// The class of cache and memory bandwidth.
+    pub rdt: Option<crate::rdt::Class>,
     pub streams: Option<[BorrowedFd<'a>; 3]>,
     pub no_pivot: bool,
 }
@@ -58,10 +63,10 @@ pub(crate) fn run(plan: &InitPlan<'_>, channel: Channel, waiting: Waiting, clone
             // Nobody is left to tell if this fails.
             let _ = channel.failed(&failure);
         }
-        Ok((path, env)) => {
+        Ok(ready) => {
             if let Some(report) = Report::pass(channel, waiting) {
                 let failure = match start_hooks(plan) {
-                    Ok(()) => plan.process.launch(&path, &env),
+                    Ok(()) => plan.process.launch(&ready),
                     Err(failure) => failure,
                 };
                 report.send(&failure);
@@ -81,12 +86,7 @@ fn inside(plan: &InitPlan<'_>, status: oci::Status) -> oci::State {
     oci::State { status, pid: Some(pid), ..plan.state.clone() }
 }
 
-fn prepare(
-    plan: &InitPlan<'_>,
-    channel: &Channel,
-    waiting: &Waiting,
-    cloned_into: bool,
-) -> Result<(std::ffi::CString, wharf_sys::exec::Strings), Failure> {
+fn prepare(plan: &InitPlan<'_>, channel: &Channel, waiting: &Waiting, cloned_into: bool) -> Result<Ready, Failure> {
     rustix::process::setsid().or_fail(Stage::Process, || "setsid")?;
     plan.entrance.enter(cloned_into).or_fail(Stage::Cgroup, || "enter cgroup")?;
     if plan.namespaces.new & flags::NEWUSER != 0 {
@@ -99,6 +99,10 @@ fn prepare(
     }
     if plan.namespaces.new & flags::NEWNET != 0 {
         wharf_sys::link::raise_loopback().or_fail(Stage::Namespace, || "raise loopback")?;
+    }
+    if !plan.devices.is_empty() {
+        channel.need_devices().or_fail(Stage::Namespace, || "wait for network devices")?;
+        net_device::settle(&plan.devices)?;
     }
     plan.process.early(&plan.proc)?;
     names(plan)?;
@@ -114,7 +118,11 @@ fn prepare(
     if let Waiting::Listener(fd) = waiting {
         kept.push(fd.as_raw_fd());
     }
-    let ready = plan.process.settle(streams, &kept)?;
+    let pid = match plan.process.agent {
+        Some(_) => channel.need_pid().or_fail(Stage::Seccomp, || "ask for the process id")?,
+        None => 0,
+    };
+    let ready = plan.process.settle(streams, &kept, pid)?;
     channel.ready().or_fail(Stage::Process, || "report readiness")?;
     Ok(ready)
 }

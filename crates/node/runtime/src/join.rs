@@ -10,13 +10,14 @@ use wharf_oci::runtime as oci;
 use wharf_sys::clone::{self, Cloned, flags};
 use wharf_types::{Failure, Stage};
 
+use crate::affinity::Affinity;
 use crate::container::Container;
 use crate::create::{cgroup_failure, clone_into};
 use crate::failure::{OrFail, refuse};
 use crate::host::Proc;
 use crate::mounting::open_host;
 use crate::namespaces::{Birthplace, become_root};
-use crate::process::{ProcessPlan, Streams, Surroundings, limit};
+use crate::process::{ProcessPlan, Ready, Streams, Surroundings, limit};
 use crate::rooted::Root;
 use crate::wire::{self, Channel, Message};
 use crate::{ExecRequest, Process, Stdio, console};
@@ -27,9 +28,7 @@ impl Container {
     /// Errors: all until its program runs.
     pub fn exec(&self, request: ExecRequest<'_>) -> Result<Process, Failure> {
         let linux = oci::Linux { personality: self.shared.personality.clone(), ..oci::Linux::default() };
-        if request.process.exec_cpu_affinity.is_some() {
-            return Err(refuse(Stage::Config, "process.execCPUAffinity is not supported"));
-        }
+        let affinity = Affinity::plan(request.process)?;
         let around = Surroundings {
             id: &self.shared.state.id,
             linux: &linux,
@@ -38,11 +37,18 @@ impl Container {
             keyring: self.shared.keyring,
             user_namespace: self.shared.namespaces & flags::NEWUSER != 0,
         };
-        let process = ProcessPlan::new(request.process, around)?;
+        let mut process = ProcessPlan::new(request.process, around)?;
+        if let Some(agent) = &self.shared.agent {
+            process.agent = Some(agent.connect(&self.shared.state(oci::Status::Running, Some(self.pid)))?);
+        }
         let init = Pid::from_raw(self.pid).ok_or_else(|| refuse(Stage::Config, "container not running"))?;
-        let entrance = self.cgroup.entrance_beside(init).map_err(cgroup_failure)?;
+        let entrance = match request.groups {
+            [] => self.cgroup.entrance_beside(init),
+            groups => self.cgroup.below(groups).and_then(|group| group.entrance()),
+        }
+        .map_err(cgroup_failure)?;
         let proc = Proc::open()?;
-        let plan = Plan { container: self, process, entrance, proc, stdio: request.stdio };
+        let plan = Plan { container: self, process, entrance, proc, stdio: request.stdio, affinity };
         plan.birth()
     }
 }
@@ -53,12 +59,14 @@ struct Plan<'a> {
     entrance: Entrance,
     proc: Proc,
     stdio: Stdio<'a>,
+    affinity: Affinity,
 }
 
 impl Plan<'_> {
     fn birth(&self) -> Result<Process, Failure> {
         let (ours, theirs) = wire::pair().or_fail(Stage::Process, || "socket pair")?;
         let place = Birthplace::for_exec(self.container.pidfd.as_fd(), self.container.shared.namespaces)?;
+        let before = self.affinity.enter_initial()?;
         let (cloned, into) = clone_into(0, self.entrance.clone_target())?;
         let (pid, pidfd) = match cloned {
             Cloned::Child => {
@@ -70,6 +78,7 @@ impl Plan<'_> {
             Cloned::Parent { pid, pidfd } => (pid, pidfd),
         };
         drop((place, theirs));
+        Affinity::leave_initial(before);
         match self.attend(pid, &ours) {
             Ok(console) => Ok(Process { pid, pidfd, console }),
             Err(failure) => {
@@ -92,6 +101,9 @@ impl Plan<'_> {
         loop {
             match channel.receive().or_fail(Stage::Process, || "read from the new process")? {
                 Message::Console(fd) => console = Some(fd),
+                Message::NeedPid => {
+                    channel.give_pid(pid).or_fail(Stage::Process, || "answer the new process")?;
+                }
                 Message::Ready => {
                     if self.process.limited_by_caller {
                         limit(Some(pid), &spec.rlimits)?;
@@ -108,8 +120,8 @@ impl Plan<'_> {
     fn run(&self, channel: Channel, cloned_into: bool) -> ! {
         let failure = match self.prepare(&channel, cloned_into) {
             Err(failure) => failure,
-            Ok((path, env)) => match channel.wait_for_leave() {
-                Ok(()) => self.process.launch(&path, &env),
+            Ok(ready) => match channel.wait_for_leave() {
+                Ok(()) => self.process.launch(&ready),
                 Err(_) => clone::exit_now(1),
             },
         };
@@ -118,17 +130,14 @@ impl Plan<'_> {
         clone::exit_now(1)
     }
 
-    fn prepare(
-        &self,
-        channel: &Channel,
-        cloned_into: bool,
-    ) -> Result<(std::ffi::CString, wharf_sys::exec::Strings), Failure> {
+    fn prepare(&self, channel: &Channel, cloned_into: bool) -> Result<Ready, Failure> {
         // CVE-2016-9962: processes of the container must not look into us, trace us or take our descriptors while we
         // are among them. Execve resets it.
         rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
             .or_fail(Stage::Process, || "make process not dumpable")?;
         rustix::process::setsid().or_fail(Stage::Process, || "setsid")?;
         self.entrance.enter(cloned_into).or_fail(Stage::Cgroup, || "enter cgroup")?;
+        self.affinity.enter_final()?;
         let own = self.container.shared.namespaces & !(flags::NEWPID | flags::NEWTIME);
         if own != 0 {
             // All at once (Linux 5.8): the kernel takes the user namespace first and checks rights against both.
@@ -148,7 +157,11 @@ impl Plan<'_> {
                 Streams::Terminal(console.slave)
             }
         };
-        let ready = self.process.settle(streams, &[channel.as_fd().as_raw_fd()])?;
+        let pid = match self.process.agent {
+            Some(_) => channel.need_pid().or_fail(Stage::Seccomp, || "ask for the process id")?,
+            None => 0,
+        };
+        let ready = self.process.settle(streams, &[channel.as_fd().as_raw_fd()], pid)?;
         channel.ready().or_fail(Stage::Process, || "report readiness")?;
         Ok(ready)
     }

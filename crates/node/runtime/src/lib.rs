@@ -26,11 +26,11 @@
 //!
 //! # What it refuses
 //!
-//! `linux.intelRdt` without resctrl, `linux.netDevices`, `linux.mountLabel`, `process.execCPUAffinity`, seccomp's NOTIFY, and a
-//! container without a mount namespace of its own: each with [`Stage::Config`](wharf_types::Stage::Config) or
-//! [`Stage::Seccomp`](wharf_types::Stage::Seccomp). An overlay in a user namespace needs Linux 6.5, as its parts are then
+//! `linux.intelRdt` without resctrl, labels without SELinux or AppArmor, NOTIFY as seccomp's default action or for write(2), and a
+//! container without a mount namespace of its own: each with the [`Stage`](wharf_types::Stage) it belongs to. An overlay in a user namespace needs Linux 6.5, as its parts are then
 //! mounted by fsconfig(2); id-mapped mounts need 5.12.
 
+mod affinity;
 mod capability;
 mod cgroup_view;
 mod console;
@@ -47,10 +47,13 @@ mod init;
 mod join;
 mod mounting;
 mod namespaces;
+mod net_device;
+mod notify;
 mod options;
 mod passwd;
 mod pivot;
 mod process;
+mod rdt;
 mod rooted;
 mod rootfs;
 mod scheduling;
@@ -66,9 +69,10 @@ use wharf_types::{Failure, Mount};
 
 pub use capability::names as capability_names;
 pub use console::resize;
-pub use container::{Container, Known, kill_rest, remove, start_time};
+pub use container::{Container, Known, kill_rest, pids_of_rest, remove, start_time};
 pub use create::create;
 pub use options::names as mount_options;
+pub use scheduling::{memory_flags, memory_modes};
 
 /// What [`create`] needs.
 #[derive(Debug)]
@@ -124,6 +128,8 @@ pub struct ExecRequest<'a> {
     pub stdio: Stdio<'a>,
     /// Descriptors 3 to 3+n−1 of the caller stay open in it.
     pub preserve_fds: u32,
+    /// Existing groups below the container's to run in: controllers separated by commas (none for all) and path.
+    pub groups: &'a [(String, String)],
 }
 
 /// A process that [`Container::exec`] started. The caller is its parent and reaps it.

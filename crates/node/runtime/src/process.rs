@@ -21,6 +21,7 @@ use wharf_types::{Failure, Stage};
 use crate::capability;
 use crate::failure::{OrFail, refuse};
 use crate::host::Proc;
+use crate::notify::Agent;
 use crate::scheduling::Scheduling;
 
 /// A process with everything computed that can be.
@@ -28,6 +29,8 @@ use crate::scheduling::Scheduling;
 pub(crate) struct ProcessPlan<'a> {
     pub spec: &'a oci::Process,
     pub filter: Option<&'a Program>,
+    /// Who answers for the filter's NOTIFY calls.
+    pub agent: Option<Agent>,
     pub preserve_fds: u32,
     /// Whether the caller sets the resource limits: in a user namespace the process itself could not raise them.
     pub limited_by_caller: bool,
@@ -38,6 +41,15 @@ pub(crate) struct ProcessPlan<'a> {
     scheduling: Scheduling,
     labels: Vec<(PathBuf, Vec<u8>)>,
     keyring: Option<(CString, u32)>,
+}
+
+/// What is known once everything is prepared.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    path: CString,
+    env: exec::Strings,
+    /// This process as the caller's namespace numbers it; 0 where nobody needs it.
+    pid: i32,
 }
 
 /// What else [`ProcessPlan::new`] needs.
@@ -76,6 +88,7 @@ impl<'a> ProcessPlan<'a> {
         Ok(Self {
             spec,
             filter: around.filter,
+            agent: None,
             preserve_fds: around.preserve_fds,
             limited_by_caller: around.user_namespace,
             args,
@@ -116,11 +129,12 @@ impl<'a> ProcessPlan<'a> {
     /// Becomes the user's process in all but program. Descriptors other than the streams, the preserved ones and `kept`
     /// are closed, so the caller must own no others that it uses or drops later.
     ///
-    /// Returns the program's path and environment.
-    pub(crate) fn settle(&self, streams: Streams, kept: &[RawFd]) -> Result<(CString, exec::Strings), Failure> {
+    pub(crate) fn settle(&self, streams: Streams, kept: &[RawFd], pid: i32) -> Result<Ready, Failure> {
         let env = self.environment()?;
         streams.place(self.spec)?;
-        descriptor::close_others(3 + self.preserve_fds, kept).or_fail(Stage::Process, || "close descriptors")?;
+        let mut kept = kept.to_vec();
+        kept.extend(self.agent.iter().map(Agent::raw));
+        descriptor::close_others(3 + self.preserve_fds, &kept).or_fail(Stage::Process, || "close descriptors")?;
         let early_directory = self.enter_directory();
         if !self.limited_by_caller {
             // Before the rights to raise a limit are given up.
@@ -139,7 +153,7 @@ impl<'a> ProcessPlan<'a> {
         }
         let path = self.look_up()?;
         let env = exec::Strings::new(&env).map_err(|_| refuse(Stage::Config, "process.env contains a NUL byte"))?;
-        Ok((path, env))
+        Ok(Ready { path, env, pid })
     }
 
     /// The environment, with HOME from the container's user database where it is not given (as runc).
@@ -254,19 +268,24 @@ impl<'a> ProcessPlan<'a> {
     }
 
     /// Loads the filter, gives up what was kept for it, and becomes the program. Returns only the failure.
-    pub(crate) fn launch(&self, path: &CString, env: &exec::Strings) -> Failure {
-        if let Err(failure) = self.load_filter() {
+    pub(crate) fn launch(&self, ready: &Ready) -> Failure {
+        if let Err(failure) = self.load_filter(ready.pid) {
             return failure;
         }
-        let error = exec::execve(path, &self.args, env);
+        let error = exec::execve(&ready.path, &self.args, &ready.env);
         let errno = error.raw_os_error().unwrap_or(0);
-        Failure { stage: Stage::Exec, errno, subject: format!("exec {}", path.to_string_lossy()) }
+        Failure { stage: Stage::Exec, errno, subject: format!("exec {}", ready.path.to_string_lossy()) }
     }
 
-    fn load_filter(&self) -> Result<(), Failure> {
+    fn load_filter(&self, pid: i32) -> Result<(), Failure> {
         wharf_sys::signal::reset_all().or_fail(Stage::Process, || "reset signals")?;
         let Some(filter) = self.filter else { return Ok(()) };
-        seccomp::load(&filter.instructions, filter.flags).or_fail(Stage::Seccomp, || "load seccomp filter")?;
+        match &self.agent {
+            Some(agent) => agent.load(filter, pid)?,
+            None => {
+                seccomp::load(&filter.instructions, filter.flags).or_fail(Stage::Seccomp, || "load seccomp filter")?;
+            }
+        }
         let kept = self.sets.permitted & self.sets.effective;
         if self.filter_needs_right() && !kept.contains(CapabilitySet::SYS_ADMIN) {
             rustix::thread::set_capabilities(None, self.sets).or_fail(Stage::Capability, || "set capabilities")?;
@@ -308,13 +327,18 @@ fn labels(spec: &oci::Process) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
         labels.push((Path::new("thread-self/attr").join(file), format!("exec {profile}").into_bytes()));
     }
     if let Some(label) = spec.selinux_label.as_deref().filter(|l| !l.is_empty()) {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
+        if !has_selinux() {
             let text = "selinux label is specified in config, but selinux is disabled or not supported";
             return Err(refuse(Stage::Label, text));
         }
         labels.push((PathBuf::from("thread-self/attr/exec"), label.as_bytes().to_vec()));
     }
     Ok(labels)
+}
+
+/// Whether the host's kernel enforces SELinux, or would.
+pub(crate) fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 /// Where the standard streams come from.

@@ -112,6 +112,16 @@ impl Scheduling {
     }
 }
 
+/// The memory policies by name, for `features`.
+pub fn memory_modes() -> Vec<&'static str> {
+    MEMORY_MODES.iter().map(|(name, _)| *name).collect()
+}
+
+/// Their flags.
+pub fn memory_flags() -> Vec<&'static str> {
+    MEMORY_FLAGS.iter().map(|(name, _)| *name).collect()
+}
+
 /// Reads a list such as `0-2,5` into bits.
 fn nodes(text: &str) -> Option<Vec<u64>> {
     let mut bits = Vec::new();

@@ -25,6 +25,10 @@ pub(crate) enum Message {
     Console(OwnedFd),
     /// The process that was made on its behalf.
     Process(OwnedFd),
+    /// It wants to know its process id in the caller's namespace.
+    NeedPid,
+    /// Its network namespace is there to take devices.
+    NeedDevices,
     /// It is prepared and waits at the gate.
     Ready,
     /// It gave up.
@@ -60,6 +64,30 @@ impl Channel {
     pub(crate) fn need_hooks(&self) -> rustix::io::Result<()> {
         self.tell(b"H")?;
         self.wait_for_leave()
+    }
+
+    pub(crate) fn need_devices(&self) -> rustix::io::Result<()> {
+        self.tell(b"N")?;
+        self.wait_for_leave()
+    }
+
+    /// Asks for the sender's process id as the receiver numbers it.
+    pub(crate) fn need_pid(&self) -> rustix::io::Result<i32> {
+        self.tell(b"I")?;
+        let mut bytes = [0u8; 4];
+        loop {
+            match rustix::net::recv(&self.0, &mut bytes, RecvFlags::empty()) {
+                Ok((4, _)) => return Ok(i32::from_ne_bytes(bytes)),
+                Ok(_) => return Err(Errno::PIPE),
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Answers [`Message::NeedPid`].
+    pub(crate) fn give_pid(&self, pid: i32) -> rustix::io::Result<()> {
+        self.tell(&pid.to_ne_bytes())
     }
 
     pub(crate) fn ready(&self) -> rustix::io::Result<()> {
@@ -130,6 +158,8 @@ impl Channel {
             (Some(b'H'), _) => Message::NeedHooks,
             (Some(b'C'), Some(fd)) => Message::Console(fd),
             (Some(b'P'), Some(fd)) => Message::Process(fd),
+            (Some(b'I'), _) => Message::NeedPid,
+            (Some(b'N'), _) => Message::NeedDevices,
             (Some(b'R'), _) => Message::Ready,
             _ => Message::Failed(decode(&bytes[..received])),
         })

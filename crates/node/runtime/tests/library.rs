@@ -324,7 +324,7 @@ fn a_process_is_added_before_start() {
     };
     let null = File::open("/dev/null").expect("open");
     let stdio = Stdio::Descriptors([null.as_fd(), w.as_fd(), w.as_fd()]);
-    let added = container.exec(ExecRequest { process: &process, stdio, preserve_fds: 0 }).expect("added");
+    let added = container.exec(ExecRequest { process: &process, stdio, preserve_fds: 0, groups: &[] }).expect("added");
     let ended = waitid(WaitId::PidFd(added.pidfd.as_fd()), WaitIdOptions::EXITED).expect("waited");
     assert_eq!(ended.and_then(|s| s.exit_status()), Some(0));
     container.delete().expect("deleted with its first process waiting");
@@ -357,7 +357,8 @@ fn the_caller_stays_where_it_is() {
         let container = scene.create(&[scene.overlay(&scene.base())], None, &w).expect("created");
         let process = Process { args: vec!["/bin/true".to_owned()], cwd: PathBuf::from("/"), ..Process::default() };
         let stdio = Stdio::Descriptors([w.as_fd(), w.as_fd(), w.as_fd()]);
-        let added = container.exec(ExecRequest { process: &process, stdio, preserve_fds: 0 }).expect("added");
+        let added =
+            container.exec(ExecRequest { process: &process, stdio, preserve_fds: 0, groups: &[] }).expect("added");
         waitid(WaitId::PidFd(added.pidfd.as_fd()), WaitIdOptions::EXITED).expect("waited");
         container.delete().expect("deleted");
     }

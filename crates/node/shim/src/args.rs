@@ -30,6 +30,19 @@ pub struct Args {
     pub hold_fds: Vec<i32>,
     /// Relays.
     pub relays: Vec<RelayArg>,
+    /// The containerd that is served instead of dockerd.
+    pub containerd: Option<Containerd>,
+}
+
+/// A real containerd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Containerd {
+    /// Its namespace of the container.
+    pub namespace: String,
+    /// Its socket for events; empty for none.
+    pub events: PathBuf,
+    /// Our own socket, which goes when we do.
+    pub socket: PathBuf,
 }
 
 /// A command line that cannot be carried out.
@@ -62,6 +75,7 @@ impl Args {
         let (mut id, mut task_dir, mut driver) = (None, None, "json-file".to_owned());
         let (mut options, mut attrs) = (Vec::new(), std::collections::BTreeMap::new());
         let (mut netns_fd, mut hold_fds, mut relays) = (None, Vec::new(), Vec::new());
+        let (mut namespace, mut events, mut socket) = (None, PathBuf::new(), PathBuf::new());
         while let Some(name) = args.next() {
             let name = name.to_str().ok_or_else(|| ArgsError::Unknown(name.to_string_lossy().into_owned()))?;
             let mut value = |name| args.next().and_then(|v| v.into_string().ok()).ok_or(ArgsError::Value(name));
@@ -80,6 +94,9 @@ impl Args {
                 "--hold-fds" => {
                     hold_fds = range(&value("--hold-fds")?).ok_or(ArgsError::Value("--hold-fds"))?;
                 }
+                "--containerd-namespace" => namespace = Some(value("--containerd-namespace")?),
+                "--containerd-events" => events = PathBuf::from(value("--containerd-events")?),
+                "--containerd-socket" => socket = PathBuf::from(value("--containerd-socket")?),
                 "--relay" => relays.push(relay(&value("--relay")?).ok_or(ArgsError::Value("--relay"))?),
                 other => return Err(ArgsError::Unknown(other.to_owned())),
             }
@@ -88,7 +105,8 @@ impl Args {
         log.attrs = attrs;
         let id = id.ok_or(ArgsError::Missing("--id"))?;
         let task_dir = task_dir.ok_or(ArgsError::Missing("--task-dir"))?;
-        Ok(Args { id, task_dir, log, netns_fd, hold_fds, relays })
+        let containerd = namespace.map(|namespace| Containerd { namespace, events, socket });
+        Ok(Args { id, task_dir, log, netns_fd, hold_fds, relays, containerd })
     }
 }
 

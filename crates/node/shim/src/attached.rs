@@ -372,6 +372,7 @@ impl Supervisor {
 
     /// Room for stdin again, or none: clients are listened to accordingly.
     pub(crate) fn pause_inputs(&mut self, process: u32, paused: bool) {
+        self.pause_source(process, paused);
         let numbers: Vec<u32> = self
             .attached
             .iter_mut()

@@ -52,6 +52,6 @@ pub(crate) fn exec(
 ) -> Result<Made, Failure> {
     let ends = stdio.as_ref().map(|fds| fds.each_ref().map(AsFd::as_fd));
     let stdio = ends.map_or(Stdio::Terminal, Stdio::Descriptors);
-    let made = container.exec(ExecRequest { process, stdio, preserve_fds: 0 })?;
+    let made = container.exec(ExecRequest { process, stdio, preserve_fds: 0, groups: &[] })?;
     Ok(Made { pid: made.pid, console: made.console })
 }

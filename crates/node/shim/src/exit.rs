@@ -6,7 +6,7 @@ use rustix::process::{WaitOptions, wait};
 use wharf_fault::point;
 use wharf_logs::Stream;
 use wharf_proto_task::record::RecordKind;
-use wharf_proto_task::{Message, task};
+use wharf_proto_task::{Message, events, task};
 use wharf_types::{Signal, Timestamp};
 
 use crate::poll::{Ready, Token};
@@ -51,6 +51,7 @@ impl Supervisor {
             process.console = None;
         }
         self.drain(number);
+        self.let_go(number);
         if number == INIT {
             let open = self.processes.get(&INIT).is_some_and(|p| p.has_output());
             if open && let Some(container) = &self.container {
@@ -103,6 +104,9 @@ impl Supervisor {
             report(&format_args!("recording an exit: {e}"));
         }
         point("shim.recorded");
+        let id = if exec_id.is_empty() { self.args.id.clone() } else { exec_id };
+        let container_id = self.args.id.clone();
+        self.publish(&events::TaskExit { container_id, id, pid, exit_status: status, exited_at: Some(at.into()) });
         let Some(process) = self.processes.get_mut(&number) else { return };
         process.phase = Phase::Stopped { status, at };
         let waiters = std::mem::take(&mut process.waiters);
@@ -117,6 +121,9 @@ impl Supervisor {
 
     /// Gives up waiting for others that hold an ended process's pipes.
     pub(crate) fn pass_deadlines(&mut self, now: Instant) {
+        if self.publish_deadline().is_some_and(|until| until <= now) {
+            self.push_events();
+        }
         let due: Vec<u32> = self.deadlines().filter(|(_, until)| *until <= now).map(|(n, _)| n).collect();
         for number in due {
             self.drain(number);
@@ -128,7 +135,7 @@ impl Supervisor {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines().map(|(_, until)| until).min()
+        self.deadlines().map(|(_, until)| until).chain(self.publish_deadline()).min()
     }
 
     fn deadlines(&self) -> impl Iterator<Item = (u32, Instant)> {
@@ -213,6 +220,8 @@ impl Supervisor {
             if let Err(e) = self.records.put(RecordKind::Oom, "", pid, 0, Timestamp::now()) {
                 report(&format_args!("recording an out-of-memory kill: {e}"));
             }
+            let container_id = self.args.id.clone();
+            self.publish(&events::TaskOOM { container_id });
         }
     }
 }

@@ -4,6 +4,7 @@ use rustix::io::Errno;
 use wharf_logs::{Rotations, Stream};
 use wharf_types::Timestamp;
 
+use crate::fifo::Sink;
 use crate::process::{PIPE, Process};
 use crate::records::report;
 use crate::supervisor::{INIT, Supervisor};
@@ -88,11 +89,16 @@ impl Supervisor {
             }
             self.start_compression();
         }
+        self.pour(number, bytes);
         self.broadcast(number, stream, bytes);
     }
 
     /// Whether the next chunk has no place to go.
     fn must_wait(&self, number: u32, stream: Stream) -> bool {
+        let sink = self.processes.get(&number).and_then(|p| p.held.sink.as_ref());
+        if sink.is_some_and(Sink::is_full) {
+            return true;
+        }
         match self.spool.as_ref().filter(|_| number == INIT) {
             None => self.is_held(number, stream),
             Some(writer) => writer.is_full() && (writer.is_compressing() || self.rotations() == Rotations::None),

@@ -21,6 +21,9 @@ pub(crate) enum Token {
     Stderr(u32),
     Stdin(u32),
     Relay(u32),
+    Source(u32),
+    Sink(u32),
+    Publisher,
 }
 
 impl Token {
@@ -35,6 +38,9 @@ impl Token {
             Token::Stderr(n) => (6, n),
             Token::Stdin(n) => (7, n),
             Token::Relay(n) => (8, n),
+            Token::Source(n) => (9, n),
+            Token::Sink(n) => (10, n),
+            Token::Publisher => (11, 0),
         };
         epoll::EventData::new_u64(kind << 32 | u64::from(number))
     }
@@ -50,7 +56,10 @@ impl Token {
             5 => Token::Stdout(number),
             6 => Token::Stderr(number),
             7 => Token::Stdin(number),
-            _ => Token::Relay(number),
+            8 => Token::Relay(number),
+            9 => Token::Source(number),
+            10 => Token::Sink(number),
+            _ => Token::Publisher,
         }
     }
 }

@@ -9,6 +9,8 @@ use wharf_logs::Stream;
 use wharf_oci::runtime::Process as Document;
 use wharf_types::Timestamp;
 
+use crate::fifo::{Held, Paths};
+
 /// Bytes an output pipe holds, so that a burst of output costs few switches between container and shim. The kernel's own
 /// default is 64 KiB. Source: pipe(7).
 pub(crate) const PIPE: usize = 256 * 1024;
@@ -58,6 +60,10 @@ pub(crate) struct Process {
     pub(crate) early: Vec<u8>,
     /// Until when others may hold the pipes of this ended process.
     pub(crate) grace: Option<Instant>,
+    /// Where its streams come from and go, if by path.
+    pub(crate) paths: Paths,
+    /// What is held of them.
+    pub(crate) held: Held,
     /// Whether it was deleted and only its pipes are still read.
     pub(crate) deleted: bool,
 }

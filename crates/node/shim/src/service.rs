@@ -1,15 +1,18 @@
 //! The task service: one function for each method of `containerd.task.v2.Task`, and ours.
 
+use std::os::fd::OwnedFd;
+
 use rustix::process::{PidfdFlags, pidfd_open};
 use wharf_fault::point;
 use wharf_logs::Stream;
 use wharf_proto_task::record::RecordKind;
-use wharf_proto_task::{Any, Code, Empty, Message, Request, Status, shim, task};
+use wharf_proto_task::{Any, Code, Empty, Message, Request, Status, events, shim, task};
 use wharf_types::{Failure, Mount, Signal, Stage, Timestamp};
 
 use crate::attached::{From, Plan};
 use crate::client::Reply;
 use crate::container;
+use crate::fifo::{self, Paths};
 use crate::process::{Input, Phase, Pipes, Prepared, Process, terminal};
 use crate::supervisor::{INIT, Supervisor};
 
@@ -96,19 +99,12 @@ impl Supervisor {
         let bundle = std::env::current_dir().map_err(|e| internal("task folder", e))?;
         let rootfs: Vec<Mount> = request.rootfs.into_iter().map(Mount::from).collect();
         let netns = self.netns.as_ref().map(std::os::fd::AsFd::as_fd);
-        let (stdin_open, stdin_once) = stdin_of(&request.stdin)?;
+        let paths = Paths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         point("shim.create");
-        let mut process = Process::new("", request.terminal, stdin_open, stdin_once);
-        let (container, made) = if request.terminal {
-            container::create(&self.args.id, &bundle, &rootfs, netns, None)
-        } else {
-            let pipes = Pipes::new(stdin_open).map_err(|e| failure(Stage::Process, "pipe", &e))?;
-            let ends = pipes.ends.each_ref().map(std::os::fd::AsFd::as_fd);
-            let made = container::create(&self.args.id, &bundle, &rootfs, netns, Some(ends));
-            process.take_pipes(pipes);
-            made
-        }
-        .map_err(|f| Status::from_failure(&f))?;
+        let (mut process, ends) = self.prepare("", request.terminal, paths)?;
+        let lent = ends.as_ref().map(|ends| ends.each_ref().map(std::os::fd::AsFd::as_fd));
+        let made = container::create(&self.args.id, &bundle, &rootfs, netns, lent);
+        let (container, made) = made.map_err(|f| Status::from_failure(&f))?;
         process.pid = made.pid.unsigned_abs();
         if let Some(console) = made.console {
             process.take_console(console).map_err(|e| failure(Stage::Console, "terminal", &e))?;
@@ -120,6 +116,8 @@ impl Supervisor {
         for stream in [Stream::Stdout, Stream::Stderr] {
             self.watch_output(INIT, stream);
         }
+        self.watch_source(INIT);
+        self.tell_created(&bundle, made.pid.unsigned_abs());
         Ok(task::CreateTaskResponse { pid: made.pid.unsigned_abs() }.encode_to_vec())
     }
 
@@ -135,20 +133,50 @@ impl Supervisor {
         if !running {
             return Err(Status::new(Code::FailedPrecondition, "container not running"));
         }
-        let (stdin_open, stdin_once) = stdin_of(&request.stdin)?;
+        let paths = Paths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         let json = request.spec.map(|any| any.value).unwrap_or_default();
         let document = serde_json::from_slice(&json)
             .map_err(|e| Status::new(Code::InvalidArgument, format!("process document: {e}")))?;
-        let mut process = Process::new(&request.exec_id, request.terminal, stdin_open, stdin_once);
-        let mut ends = None;
-        if !request.terminal {
-            let pipes = Pipes::new(stdin_open).map_err(|e| failure(Stage::Process, "pipe", &e))?;
-            ends = Some(process.take_pipes(pipes));
-        }
+        let (mut process, ends) = self.prepare(&request.exec_id, request.terminal, paths)?;
         process.phase = Phase::Created(Some(Box::new(Prepared { document, ends })));
         let number = self.number();
         self.processes.insert(number, process);
+        let container_id = self.args.id.clone();
+        self.publish(&events::TaskExecAdded { container_id, exec_id: request.exec_id });
         Ok(empty())
+    }
+
+    /// A process that is to be, with the ends of its streams where it has no terminal.
+    fn prepare(&self, exec_id: &str, terminal: bool, paths: Paths) -> Result<(Process, Option<[OwnedFd; 3]>), Status> {
+        let wrong = |e: std::io::Error| failure(Stage::Process, "open standard streams", &e);
+        if self.args.containerd.is_none() {
+            let (stdin_open, stdin_once) = stdin_of(&paths.stdin)?;
+            let mut process = Process::new(exec_id, terminal, stdin_open, stdin_once);
+            if terminal {
+                return Ok((process, None));
+            }
+            let pipes = Pipes::new(stdin_open).map_err(|e| failure(Stage::Process, "pipe", &e))?;
+            let ends = process.take_pipes(pipes);
+            return Ok((process, Some(ends)));
+        }
+        let mut process = Process::new(exec_id, terminal, !paths.stdin.is_empty(), true);
+        let mut ends = None;
+        if terminal {
+            process.held = fifo::for_terminal(&paths).map_err(wrong)?;
+        } else {
+            let (theirs, stdin, held) = fifo::streams(&paths).map_err(wrong)?;
+            (process.stdin, process.held, ends) = (stdin, held, Some(theirs));
+        }
+        process.paths = paths;
+        Ok((process, ends))
+    }
+
+    fn tell_created(&mut self, bundle: &std::path::Path, pid: u32) {
+        let Some(process) = self.processes.get(&INIT) else { return };
+        let Paths { stdin, stdout, stderr } = process.paths().clone();
+        let io = Some(events::TaskIo { stdin, stdout, stderr, terminal: process.terminal });
+        let (container_id, bundle) = (self.args.id.clone(), bundle.display().to_string());
+        self.publish(&events::TaskCreate { container_id, bundle, io, checkpoint: String::new(), pid });
     }
 
     fn start_process(&mut self, request: &task::StartRequest) -> Answer {
@@ -180,6 +208,12 @@ impl Supervisor {
         put.map_err(|e| internal("records", e))?;
         point("shim.started");
         self.resume_inputs(number);
+        let container_id = self.args.id.clone();
+        if number == INIT {
+            self.publish(&events::TaskStart { container_id, pid });
+        } else {
+            self.publish(&events::TaskExecStarted { container_id, exec_id: request.exec_id.clone(), pid });
+        }
         Ok(task::StartResponse { pid }.encode_to_vec())
     }
 
@@ -199,6 +233,7 @@ impl Supervisor {
         for stream in [Stream::Stdout, Stream::Stderr] {
             self.watch_output(number, stream);
         }
+        self.watch_source(number);
         Ok(())
     }
 
@@ -255,6 +290,9 @@ impl Supervisor {
             bundle,
             pid: process.pid,
             status: status as i32,
+            stdin: process.paths().stdin.clone(),
+            stdout: process.paths().stdout.clone(),
+            stderr: process.paths().stderr.clone(),
             terminal: process.terminal,
             exit_status,
             exited_at,
@@ -286,6 +324,9 @@ impl Supervisor {
     fn close_io(&mut self, request: &task::CloseIORequest) -> Answer {
         let (number, _) = self.process(&request.id, &request.exec_id)?;
         if request.stdin {
+            // What its writer put in before it asked is in the FIFO still.
+            self.read_source(number);
+            self.close_source(number);
             self.close_stdin(number);
         }
         Ok(empty())
@@ -315,6 +356,9 @@ impl Supervisor {
             self.forget_if_deleted(number);
         } else {
             self.release_container().map_err(|e| status_of(&e))?;
+            let (container_id, id) = (self.args.id.clone(), self.args.id.clone());
+            let exited_at = Some(at.into());
+            self.publish(&events::TaskDelete { container_id, pid, exit_status: status, exited_at, id });
         }
         Ok(task::DeleteResponse { pid, exit_status: status, exited_at: Some(at.into()) }.encode_to_vec())
     }
@@ -345,6 +389,12 @@ impl Supervisor {
         let container = self.container()?;
         if freeze { container.pause() } else { container.resume() }.map_err(|e| status_of(&e))?;
         self.paused = freeze;
+        let container_id = self.args.id.clone();
+        if freeze {
+            self.publish(&events::TaskPaused { container_id });
+        } else {
+            self.publish(&events::TaskResumed { container_id });
+        }
         Ok(empty())
     }
 
@@ -362,6 +412,10 @@ impl Supervisor {
         let cgroup = self.container()?.cgroup();
         let cgroup = cgroup.ok_or_else(|| Status::new(Code::FailedPrecondition, "container has no cgroup"))?;
         let stats = cgroup.stats().map_err(|e| internal("stats", wharf_error::Chain(&e)))?;
+        if self.args.containerd.is_some() {
+            let stats = Some(crate::metrics::any(&stats, cgroup.mode()));
+            return Ok(task::StatsResponse { stats }.encode_to_vec());
+        }
         let value = serde_json::to_vec(&stats).map_err(|e| internal("stats", e))?;
         let stats = Some(Any { type_url: shim::STATS_TYPE.to_owned(), value });
         Ok(task::StatsResponse { stats }.encode_to_vec())
@@ -411,6 +465,8 @@ impl Process {
             stdin_open,
             early: Vec::new(),
             grace: None,
+            paths: Paths::default(),
+            held: fifo::Held::default(),
             deleted: false,
         }
     }
@@ -445,7 +501,9 @@ fn stdin_of(field: &str) -> Result<(bool, bool), Status> {
         "" => Ok((false, false)),
         shim::STDIN_KEPT => Ok((true, false)),
         shim::STDIN_ONCE => Ok((true, true)),
-        other => Err(Status::new(Code::Unimplemented, format!("stdin {other:?}: FIFOs are not implemented"))),
+        other => {
+            Err(Status::new(Code::InvalidArgument, format!("stdin {other:?}: only a real containerd gives paths")))
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::attached::Attached;
 use crate::client::Client;
 use crate::poll::{Poll, Ready, Token};
 use crate::process::Process;
+use crate::publish::Publisher;
 use crate::records::{Records, report};
 use crate::relay::Relay;
 
@@ -89,6 +90,8 @@ pub(crate) struct Supervisor {
     pub(crate) clients: BTreeMap<u32, Client>,
     pub(crate) attached: BTreeMap<u32, Attached>,
     pub(crate) relays: BTreeMap<u32, Relay>,
+    /// The way to a real containerd, if one is served.
+    pub(crate) publisher: Option<Publisher>,
     next_number: u32,
     /// Whether Shutdown was asked for; with `now`, attached clients are not waited for.
     pub(crate) shutdown: Option<bool>,
@@ -103,6 +106,10 @@ pub fn run(args: Args) -> Result<(), Failed> {
     std::env::set_current_dir(&args.task_dir).map_err(system("chdir to the task folder"))?;
     let mut supervisor = Supervisor::start(args)?;
     let outcome = supervisor.serve();
+    if let Some(containerd) = &supervisor.args.containerd {
+        // Gone with the bundle otherwise; nobody connects to it any more.
+        let _ = std::fs::remove_file(&containerd.socket);
+    }
     if let Err(e) = &outcome {
         report(&wharf_error::Chain(e));
     }
@@ -148,6 +155,7 @@ impl Supervisor {
             clients: BTreeMap::new(),
             attached: BTreeMap::new(),
             relays,
+            publisher: args.containerd.as_ref().map(|c| Publisher::new(c.events.clone(), c.namespace.clone())),
             next_number: INIT,
             shutdown: None,
             buffer: Vec::new(),
@@ -203,6 +211,18 @@ impl Supervisor {
                 self.start_relay(n);
                 Ok(())
             }
+            Token::Source(n) => {
+                self.read_source(n);
+                Ok(())
+            }
+            Token::Sink(n) => {
+                self.flush_sink(n);
+                Ok(())
+            }
+            Token::Publisher => {
+                self.hear_publisher();
+                Ok(())
+            }
         }
     }
 
@@ -233,7 +253,8 @@ impl Supervisor {
         let Some(now) = self.shutdown else { return false };
         let waiting = !self.attached.is_empty() && !now;
         let answering = self.clients.values().any(Client::has_output);
-        !waiting && !answering && self.compressor.is_none()
+        let telling = self.publisher.as_ref().is_some_and(|p| p.is_busy() && p.is_connected());
+        !waiting && !answering && !telling && self.compressor.is_none()
     }
 
     /// The number of a process by exec id.

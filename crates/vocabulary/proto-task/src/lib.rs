@@ -3,8 +3,10 @@
 //! Message and field numbers are those of containerd's `api/runtime/task/v2/shim.proto`, `api/types/mount.proto`,
 //! `api/types/task/task.proto` and of `google/rpc/status.proto`; the extension service is our own.
 
+pub mod events;
 mod frame;
 mod google;
+pub mod metrics;
 pub mod record;
 mod rpc;
 pub mod shim;

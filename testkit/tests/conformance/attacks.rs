@@ -1,10 +1,8 @@
 //! Attacks that succeeded against runtimes of this kind, as tests under their numbers.
 
-mod bundle;
-
 use std::os::unix::fs::symlink;
 
-use bundle::{Bundle, add_mount, eventually};
+use crate::bundle::{Bundle, add_mount, eventually};
 use serde_json::json;
 
 #[test]

@@ -1,13 +1,11 @@
 //! The commands from create to delete, and processes added meanwhile.
 
-mod bundle;
-
 use std::io::{IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use bundle::{Bundle, add_mount, eventually};
+use crate::bundle::{Bundle, add_mount, eventually};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 
@@ -57,7 +55,7 @@ fn a_created_container_can_be_deleted_without_being_started() {
 #[test]
 fn a_process_is_added_to_all_namespaces_and_the_cgroup() {
     let bundle = Bundle::new("sleep 100").with(|c| {
-        bundle::add_namespace(c, json!({"type": "cgroup"}));
+        crate::bundle::add_namespace(c, json!({"type": "cgroup"}));
         add_mount(c, "/t", "tmpfs", "tmpfs", &[]);
         c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW",
             "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}]});
@@ -77,8 +75,8 @@ fn a_process_is_added_to_all_namespaces_and_the_cgroup() {
 #[test]
 fn a_process_can_be_added_to_a_container_with_user_and_time_namespaces() {
     let bundle = Bundle::new("sleep 100").with(|c| {
-        bundle::add_namespace(c, json!({"type": "user"}));
-        bundle::add_namespace(c, json!({"type": "time"}));
+        crate::bundle::add_namespace(c, json!({"type": "user"}));
+        crate::bundle::add_namespace(c, json!({"type": "time"}));
         let map = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
         c["linux"]["uidMappings"] = map.clone();
         c["linux"]["gidMappings"] = map;
@@ -233,7 +231,7 @@ fn namespaces_of_another_container_are_joined_by_path() {
     let script = "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; readlink /proc/self/ns/pid; hostname; ps | grep -c 'sleep 100'";
     let second = Bundle::new(script).with(|c| {
         for (kind, file) in [("network", "net"), ("ipc", "ipc"), ("pid", "pid"), ("uts", "uts")] {
-            bundle::add_namespace(c, json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}));
+            crate::bundle::add_namespace(c, json!({"type": kind, "path": format!("/proc/{pid}/ns/{file}")}));
         }
         c.as_object_mut().expect("object").remove("hostname");
     });

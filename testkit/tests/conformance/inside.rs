@@ -1,8 +1,6 @@
 //! What a container sees of its configuration, probed from inside.
 
-mod bundle;
-
-use bundle::{Bundle, add_mount, add_namespace};
+use crate::bundle::{Bundle, add_mount, add_namespace};
 use serde_json::json;
 
 #[test]

@@ -1,8 +1,4 @@
-//! A bundle with a root file system of busybox, run by the command under test, or by the peer that `WHARF_PEER_RUNTIME`
-//! names: a test that the peer fails, too, is wrong.
-
-// Each test program compiles this module for itself and uses a part of it.
-#![allow(dead_code)]
+//! A bundle with a root file system of busybox, run by the runtime under test.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -51,8 +47,20 @@ impl Ran {
     #[track_caller]
     pub fn fails_with(self, text: &str) {
         assert_ne!(self.code, Some(0), "out {:?}", self.out);
-        assert!(self.err.contains(text), "{text:?} not in {:?}", self.err);
+        // A log line quotes the message.
+        let said = self.err.replace("\\\"", "\"").replace("\\\\", "\\");
+        assert!(said.contains(text), "{text:?} not in {said:?}");
     }
+}
+
+/// The runtime under test.
+pub fn runtime() -> PathBuf {
+    std::env::var_os("WHARF_RUNTIME").map_or_else(|| testkit::binaries().join("wharf-runtime"), PathBuf::from)
+}
+
+/// Whether it is ours: for what is beyond the specification, such as this runtime's own attack surface.
+pub fn is_ours() -> bool {
+    runtime().file_name().is_some_and(|name| name == "wharf-runtime")
 }
 
 impl Bundle {
@@ -71,8 +79,7 @@ impl Bundle {
         // So that users who are not root can enter.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
         let id = format!("wharf-rt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let runtime = std::env::var_os("WHARF_PEER_RUNTIME")
-            .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_wharf-runtime")), PathBuf::from);
+        let runtime = runtime();
         let config = config(&id, script);
         Self { dir, id, config, runtime }
     }
