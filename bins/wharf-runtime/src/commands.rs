@@ -89,7 +89,7 @@ fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
                 created: Timestamp::now(),
                 config,
                 systemd: i.systemd,
-                rootless: false,
+                rootless: is_rootless(i),
             };
             let saved = folder.save(&record).and_then(|()| announce(i, pid, container.pidfd()));
             if let Err(e) = saved {
@@ -145,6 +145,7 @@ fn make_in(
         preserve_fds,
         no_pivot: i.is_set("no-pivot"),
         no_new_keyring: i.is_set("no-new-keyring"),
+        rootless: is_rootless(i),
     })
     .map_err(Error::Start)?;
     if let Some(socket) = i.value("console-socket")
@@ -163,6 +164,15 @@ pub fn announce(i: &Invocation, pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), E
         store::write_whole(Path::new(path), pid.to_string().as_bytes(), 0o666)?;
     }
     i.value("pidfd-socket").map_or(Ok(()), |socket| hand_over(Path::new(socket), "pidfd", pidfd))
+}
+
+/// Whether to go on without cgroup rights: as told, or where nobody is root of the host (as runc's `auto`).
+fn is_rootless(i: &Invocation) -> bool {
+    i.rootless.unwrap_or_else(|| {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let whole = map.split_whitespace().eq(["0", "0", "4294967295"]);
+        !rustix::process::geteuid().is_root() || !whole
+    })
 }
 
 /// The bundle and its configuration.

@@ -222,6 +222,7 @@ impl Record {
             spec: &self.config,
             pid: self.pid,
             started: self.started,
+            rootless: self.rootless,
         })
     }
 

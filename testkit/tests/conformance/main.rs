@@ -12,6 +12,7 @@ mod commands;
 mod inside;
 mod life;
 mod notify;
+mod rootless;
 mod specification;
 
 /// Lines `runtime test reason`: what other runtimes do otherwise.
@@ -26,6 +27,7 @@ fn every_listed_difference_is_of_a_case_that_exists() {
         include_str!("inside.rs"),
         include_str!("life.rs"),
         include_str!("notify.rs"),
+        include_str!("rootless.rs"),
         include_str!("specification.rs"),
     ]
     .concat();

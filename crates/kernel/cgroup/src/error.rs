@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use wharf_error::{HasKind, Kind, kind_of_io};
 
 /// Why an operation on a cgroup failed.
@@ -116,6 +117,16 @@ pub enum CgroupError {
         /// `frozen` or `thawed`.
         state: &'static str,
     },
+}
+
+impl CgroupError {
+    /// Whether the caller has no right to what was tried.
+    pub fn is_denied(&self) -> bool {
+        let source = std::error::Error::source(self).and_then(|s| s.downcast_ref::<std::io::Error>());
+        let errno = source.and_then(std::io::Error::raw_os_error);
+        let denied = [Errno::ACCESS, Errno::PERM, Errno::ROFS].map(|e| Some(e.raw_os_error()));
+        denied.contains(&errno)
+    }
 }
 
 impl HasKind for CgroupError {

@@ -80,6 +80,16 @@ impl Cgroup {
         }
     }
 
+    /// No group: for a user who may make none.
+    pub fn none(layout: &Layout) -> Self {
+        Self { mode: layout.mode(), folders: Vec::new() }
+    }
+
+    /// Whether it is [`Self::none`].
+    pub fn is_none(&self) -> bool {
+        self.folders.is_empty()
+    }
+
     /// Opens a group that another process made. Hierarchies in which it has no folder are left out.
     ///
     /// Errors: [`CgroupError::Open`] where it has none at all.

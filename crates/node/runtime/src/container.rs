@@ -84,6 +84,8 @@ pub struct Known<'a> {
     pub pid: i32,
     /// When that started, in clock ticks since boot ([`start_time`]): so that a reused number is not taken for it.
     pub started: u64,
+    /// Whether it may be without cgroup.
+    pub rootless: bool,
 }
 
 /// The path of a container's cgroup: what the configuration says, or its id.
@@ -123,7 +125,10 @@ impl Container {
         let linux = known.spec.linux.as_ref().unwrap_or(&nothing.0);
         let hooks = known.spec.hooks.as_ref().unwrap_or(&nothing.1);
         let layout = Layout::detect().map_err(Error::Cgroup)?;
-        let cgroup = Cgroup::open(&layout, &cgroup_path(known.id, Some(linux))).map_err(Error::Cgroup)?;
+        let cgroup = match Cgroup::open(&layout, &cgroup_path(known.id, Some(linux))) {
+            Err(_) if known.rootless => Cgroup::none(&layout),
+            other => other.map_err(Error::Cgroup)?,
+        };
         let filter = crate::create::compile(linux).map_err(Error::Configuration)?;
         let state = oci::State {
             oci_version: oci::VERSION.to_owned(),
@@ -187,7 +192,9 @@ impl Container {
             return self.send(self.pidfd.as_fd(), number);
         }
         if signal == Signal::KILL {
-            return self.cgroup.kill_all().map_err(Error::Cgroup);
+            self.cgroup.kill_all().map_err(Error::Cgroup)?;
+            // Without a group there is the first process, whose pid namespace dies with it.
+            return if self.cgroup.is_none() { self.send(self.pidfd.as_fd(), number) } else { Ok(()) };
         }
         for pid in self.cgroup.pids().map_err(Error::Cgroup)? {
             // One that ended meanwhile needs no signal.

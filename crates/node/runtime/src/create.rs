@@ -50,7 +50,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container, Failure> {
     // Everything that can be wrong with the request is found before the first effect.
     let early = draft.early()?;
     let resources = linux.resources.clone().unwrap_or_default();
-    let cgroup = Cgroup::create(&layout, path, &resources).map_err(cgroup_failure)?;
+    let cgroup = match Cgroup::create(&layout, path, &resources) {
+        // A user who may make no group goes without, as long as nothing was asked of it.
+        Err(e) if request.rootless && e.is_denied() && limits_nothing(&resources) => Cgroup::none(&layout),
+        other => other.map_err(cgroup_failure)?,
+    };
     let result = draft.finish(early, proc, &cgroup).and_then(|plan| {
         let (waiting, by_caller) = match &request.gate {
             Gate::Caller => (Waiting::Channel, true),
@@ -74,6 +78,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container, Failure> {
             Err(failure)
         }
     }
+}
+
+/// Whether no limit is asked for. Device rules are none: without privileges no node can be made that they would deny.
+fn limits_nothing(resources: &oci::LinuxResources) -> bool {
+    oci::LinuxResources { devices: Vec::new(), ..resources.clone() } == oci::LinuxResources::default()
 }
 
 pub(crate) fn compile(linux: &oci::Linux) -> Result<Option<Program>, Failure> {
@@ -133,6 +142,9 @@ impl<'a> Draft<'a> {
         let label = mount_label(linux)?;
         let rdt = linux.intel_rdt.as_ref().map(|asked| rdt::plan(asked, request.id)).transpose()?;
         let namespaces = Namespaces::plan(linux, request.netns)?;
+        if !idmap::is_privileged() && !namespaces.has(flags::NEWUSER) {
+            return Err(refuse(Stage::Config, "rootless container requires user namespaces"));
+        }
         if namespaces.new & flags::NEWNS == 0 {
             return Err(refuse(Stage::Config, "a mount namespace of the container's own is required"));
         }
@@ -182,7 +194,8 @@ impl<'a> Draft<'a> {
     fn finish(&self, early: Early<'a>, proc: Proc, cgroup: &Cgroup) -> Result<InitPlan<'a>, Failure> {
         let Draft { request, linux, hooks, root_path, .. } = self;
         let Early { namespaces, process, propagation, sysctls, devices, label, rdt, state } = early;
-        let mapped = namespaces.has(flags::NEWUSER);
+        // What the caller may do for a child that may not: only with privileges of its own.
+        let mapped = namespaces.has(flags::NEWUSER) && idmap::is_privileged();
         let mounts: Vec<PlannedMount<'a>> =
             request.spec.mounts.iter().map(|m| self.mount(m, mapped, label.as_deref())).collect::<Result<_, _>>()?;
         let own_dev = mounts.iter().any(|m| m.is_dev() && m.options.bind);
@@ -194,7 +207,7 @@ impl<'a> Draft<'a> {
             entrance: cgroup.entrance().map_err(cgroup_failure)?,
             cgroup_view: CgroupView {
                 folders: cgroup.paths(),
-                unified: cgroup.paths().iter().all(|(controllers, _)| controllers.is_empty()),
+                unified: cgroup.mode() == wharf_cgroup::Mode::V2,
                 namespace: namespaces.has(flags::NEWCGROUP),
             },
             proc,
@@ -203,7 +216,11 @@ impl<'a> Draft<'a> {
             root_path,
             read_only: request.spec.root.as_ref().is_some_and(|r| r.readonly),
             mounts,
-            nodes: if own_dev { None } else { Some(device::plan(&linux.devices, mapped)?) },
+            nodes: if own_dev {
+                None
+            } else {
+                Some(device::plan(&linux.devices, namespaces.has(flags::NEWUSER), mapped)?)
+            },
             namespaces,
             sysctls,
             process,
@@ -322,7 +339,7 @@ fn stand_in(plan: &InitPlan<'_>, user: BorrowedFd<'_>, channel: Channel, waiting
 }
 
 /// Takes the process that a stand-in made, and reaps the stand-in.
-fn receive_process(channel: &Channel, stand_in: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
+pub(crate) fn receive_process(channel: &Channel, stand_in: &OwnedFd) -> Result<(i32, OwnedFd), Failure> {
     let failed = || "receive the container's first process";
     let message = channel.receive().or_fail(Stage::Process, failed);
     waitid(WaitId::PidFd(stand_in.as_fd()), WaitIdOptions::EXITED).or_fail(Stage::Process, failed)?;

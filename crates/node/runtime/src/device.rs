@@ -34,6 +34,8 @@ pub(crate) struct Node {
     owner: (u32, u32),
     /// The host's node to bind, where the container's user namespace may make none.
     bound: Option<OwnedFd>,
+    /// Whether the first process opens that itself, because the caller has no right to.
+    bound_inside: bool,
 }
 
 impl Node {
@@ -42,8 +44,8 @@ impl Node {
     }
 }
 
-/// The default devices and those of the configuration; `bind` opens the host's for a user namespace.
-pub(crate) fn plan(devices: &[Device], bind: bool) -> Result<Vec<Node>, Failure> {
+/// The default devices and those of the configuration; `bind` takes the host's for a user namespace, opened `here` or inside.
+pub(crate) fn plan(devices: &[Device], bind: bool, here: bool) -> Result<Vec<Node>, Failure> {
     let mut nodes: Vec<Node> = Vec::with_capacity(DEFAULT.len() + devices.len());
     for (name, major, minor) in DEFAULT {
         let path = PathBuf::from(format!("/dev/{name}"));
@@ -51,13 +53,17 @@ pub(crate) fn plan(devices: &[Device], bind: bool) -> Result<Vec<Node>, Failure>
         if devices.iter().all(|d| d.path != path) {
             let number = rustix::fs::makedev(major, minor);
             let kind = FileType::CharacterDevice;
-            nodes.push(Node { path, kind, number, mode: 0o666, owner: (0, 0), bound: None });
+            nodes.push(Node { path, kind, number, mode: 0o666, owner: (0, 0), bound: None, bound_inside: false });
         }
     }
     for device in devices {
         nodes.push(node(device)?);
     }
     for node in nodes.iter_mut().filter(|_| bind) {
+        if !here {
+            node.bound_inside = true;
+            continue;
+        }
         let tree = clone_tree(CWD, &node.path, false).or_fail(Stage::Device, || node.failed())?;
         node.bound = Some(tree);
     }
@@ -87,6 +93,7 @@ fn node(device: &Device) -> Result<Node, Failure> {
         mode: device.file_mode.unwrap_or(0o666) & 0o7777,
         owner: (device.uid.unwrap_or(0), device.gid.unwrap_or(0)),
         bound: None,
+        bound_inside: false,
     })
 }
 
@@ -104,6 +111,11 @@ pub(crate) fn make(root: &Root, nodes: &[Node]) -> Result<(), Failure> {
         };
         match &node.bound {
             Some(tree) => bind(folder, name, tree).or_fail(Stage::Device, failed)?,
+            // The host's /dev is where it was: the root is not entered yet.
+            None if node.bound_inside => {
+                let tree = clone_tree(CWD, &node.path, false).or_fail(Stage::Device, failed)?;
+                bind(folder, name, &tree).or_fail(Stage::Device, failed)?;
+            }
             None => make_one(folder, name, node)?,
         }
     }

@@ -35,6 +35,12 @@ pub(crate) fn run(hooks: &[Hook], kind: &str, state: &State) -> Result<(), Failu
     Ok(())
 }
 
+/// Runs a program of the host that helps, without input; what it says is in the failure.
+pub(crate) fn help(program: &str, words: &[String]) -> Result<(), Failure> {
+    let hook = Hook { path: program.into(), args: words.to_vec(), ..Hook::default() };
+    run_one(&hook, &[]).map_err(|what| Failure { subject: format!("{program}: {}", what.subject), ..what })
+}
+
 fn run_one(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
     let path = || hook.path.display().to_string();
     let nul = |_| refuse(Stage::Hook, "NUL byte in its path, arguments or environment");

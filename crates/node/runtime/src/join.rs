@@ -48,7 +48,15 @@ impl Container {
         }
         .map_err(cgroup_failure)?;
         let proc = Proc::open()?;
-        let plan = Plan { container: self, process, entrance, proc, stdio: request.stdio, affinity };
+        let plan = Plan {
+            container: self,
+            process,
+            entrance,
+            proc,
+            stdio: request.stdio,
+            affinity,
+            privileged: crate::idmap::is_privileged(),
+        };
         plan.birth()
     }
 }
@@ -60,12 +68,18 @@ struct Plan<'a> {
     proc: Proc,
     stdio: Stdio<'a>,
     affinity: Affinity,
+    /// Whether the caller is privileged on the host; asked before the process is another.
+    privileged: bool,
 }
 
 impl Plan<'_> {
     fn birth(&self) -> Result<Process, Failure> {
         let (ours, theirs) = wire::pair().or_fail(Stage::Process, || "socket pair")?;
-        let place = Birthplace::for_exec(self.container.pidfd.as_fd(), self.container.shared.namespaces)?;
+        let namespaces = self.container.shared.namespaces;
+        if namespaces & flags::NEWUSER != 0 && !self.privileged {
+            return self.birth_by_stand_in(ours, theirs);
+        }
+        let place = Birthplace::for_exec(self.container.pidfd.as_fd(), namespaces)?;
         let before = self.affinity.enter_initial()?;
         let (cloned, into) = clone_into(0, self.entrance.clone_target())?;
         let (pid, pidfd) = match cloned {
@@ -87,6 +101,50 @@ impl Plan<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// For a caller without privileges, who may join namespaces only from within the user namespace they belong to: a child goes
+    /// there and makes the process as its own sibling.
+    fn birth_by_stand_in(&self, ours: Channel, theirs: Channel) -> Result<Process, Failure> {
+        let before = self.affinity.enter_initial()?;
+        let (cloned, into) = clone_into(0, self.entrance.clone_target())?;
+        let stand_in = match cloned {
+            Cloned::Child => {
+                drop(ours);
+                self.stand_in(theirs, into)
+            }
+            Cloned::Parent { pidfd, .. } => pidfd,
+        };
+        drop(theirs);
+        Affinity::leave_initial(before);
+        let (pid, pidfd) = crate::create::receive_process(&ours, &stand_in)?;
+        match self.attend(pid, &ours) {
+            Ok(console) => Ok(Process { pid, pidfd, console }),
+            Err(failure) => {
+                let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+                let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
+                Err(failure)
+            }
+        }
+    }
+
+    fn stand_in(&self, channel: Channel, cloned_into: bool) -> ! {
+        let namespaces = self.container.shared.namespaces;
+        let made = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .or_fail(Stage::Process, || "make process not dumpable")
+            .and_then(|()| {
+                let kinds = namespaces & (flags::NEWUSER | flags::NEWPID | flags::NEWTIME);
+                clone::setns(self.container.pidfd.as_fd(), kinds).or_fail(Stage::Namespace, || "join user namespace")
+            })
+            .and_then(|()| become_root())
+            .and_then(|()| clone::clone3(flags::PARENT, None).or_fail(Stage::Namespace, || "clone3"));
+        // Nobody is left to tell if telling fails.
+        let _ = match made {
+            Ok(Cloned::Child) => self.run(channel, cloned_into),
+            Ok(Cloned::Parent { pidfd, .. }) => channel.process(pidfd.as_fd()),
+            Err(failure) => channel.failed(&failure),
+        };
+        clone::exit_now(0)
     }
 
     fn attend(&self, pid: i32, channel: &Channel) -> Result<Option<OwnedFd>, Failure> {
@@ -138,7 +196,12 @@ impl Plan<'_> {
         rustix::process::setsid().or_fail(Stage::Process, || "setsid")?;
         self.entrance.enter(cloned_into).or_fail(Stage::Cgroup, || "enter cgroup")?;
         self.affinity.enter_final()?;
-        let own = self.container.shared.namespaces & !(flags::NEWPID | flags::NEWTIME);
+        let mut own = self.container.shared.namespaces & !(flags::NEWPID | flags::NEWTIME);
+        let already = own & flags::NEWUSER != 0 && !self.privileged;
+        if already {
+            // The stand-in joined it; joining where one is is an error.
+            own &= !flags::NEWUSER;
+        }
         if own != 0 {
             // All at once (Linux 5.8): the kernel takes the user namespace first and checks rights against both.
             clone::setns(self.container.pidfd.as_fd(), own).or_fail(Stage::Namespace, || "join namespaces")?;
