@@ -25,6 +25,19 @@ fn a_container_runs_with_cgroup_v2_on_kernel_6_1() {
 }
 
 #[test]
+fn the_runtime_conforms_with_cgroup_v2_on_kernel_6_1() {
+    if !wanted("the_runtime_conforms_with_cgroup_v2_on_kernel_6_1") {
+        return;
+    }
+    let machine = Machine::new().memory(2048).patience(std::time::Duration::from_secs(900));
+    let machine = machine.file(program("bin-wharf-runtime", "wharf-runtime"), "/bin/wharf-runtime");
+    let outcome = machine
+        .file(test_program("testkit", "conformance"), "/bin/conformance")
+        .run(include_str!("machine/conformance.sh"));
+    assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
+}
+
+#[test]
 fn the_whole_engine_runs_with_cgroup_v2_on_kernel_6_1() {
     if !wanted("the_whole_engine_runs_with_cgroup_v2_on_kernel_6_1") {
         return;

@@ -174,7 +174,7 @@ impl Invocation {
 
     /// Whether this process will be inside a container for a moment.
     pub fn enters_container(&self) -> bool {
-        self.command.is_some_and(|c| matches!(c.name, "create" | "run" | "exec" | "restore"))
+        self.command.is_some_and(|c| matches!(c.name, "create" | "run" | "exec"))
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use wharf_cgroup::systemd::{self, Scope};
 use wharf_oci::runtime::{Spec, Status};
 use wharf_runtime::{Container, CreateRequest, Gate, Stdio, start_by_socket, start_time};
 use wharf_types::{Signal, Timestamp};
@@ -81,6 +82,12 @@ fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
         Ok(container) => {
             let (started, _) = start_time(container.pid()).unwrap_or_default();
             let pid = container.pid();
+            let mut systemd = None;
+            if let Some(path) = container.scope_path() {
+                let linux = config.linux.get_or_insert_default();
+                let asked = linux.cgroups_path.replace(path.to_owned()).unwrap_or_default();
+                systemd = Scope::parse(&asked, i.id()).ok().map(|scope| scope.unit);
+            }
             let record = Record {
                 id: i.id().to_owned(),
                 pid,
@@ -88,7 +95,7 @@ fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
                 bundle,
                 created: Timestamp::now(),
                 config,
-                systemd: i.systemd,
+                systemd,
                 rootless: is_rootless(i),
             };
             let saved = folder.save(&record).and_then(|()| announce(i, pid, container.pidfd()));
@@ -145,6 +152,7 @@ fn make_in(
         preserve_fds,
         no_pivot: i.is_set("no-pivot"),
         no_new_keyring: i.is_set("no-new-keyring"),
+        systemd: i.systemd,
         rootless: is_rootless(i),
     })
     .map_err(Error::Start)?;
@@ -227,7 +235,11 @@ fn run_container(i: &Invocation) -> Result<u8, Error> {
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(container.pidfd(), console.as_ref());
     if !i.is_set("keep") {
+        let unit = store::open(&i.root, i.id()).ok().and_then(|(_, record)| record.systemd);
         container.delete()?;
+        if let Some(unit) = unit {
+            systemd::stop(&unit).map_err(Error::Cgroup)?;
+        }
         folder.remove()?;
     }
     code
@@ -304,6 +316,9 @@ fn delete(i: &Invocation) -> Result<u8, Error> {
             Err(wharf_runtime::Error::NotRunning) => {}
             Err(e) => return Err(e.into()),
         }
+    }
+    if let Some(unit) = &record.systemd {
+        systemd::stop(unit).map_err(Error::Cgroup)?;
     }
     wharf_runtime::remove(&record.id, &record.bundle, &record.config)?;
     folder.remove()?;

@@ -76,16 +76,7 @@ const PRESERVE: Flag =
     flag("preserve-fds", "", true, "pass so many descriptors after the standard streams and $LISTEN_FDS");
 const DETACH: Flag = flag("detach", "d", false, "do not wait for the process");
 const NO_SUBREAPER: Flag = flag("no-subreaper", "", false, "accepted; orphans never become ours");
-const IMAGE: Flag = flag("image-path", "", true, "folder of the checkpoint (default: checkpoint)");
 const WORK: Flag = flag("work-path", "", true, "folder for criu's logs; default is the image's");
-const TCP: Flag = flag("tcp-established", "", false, "allow open TCP connections");
-const UNIX: Flag = flag("ext-unix-sk", "", false, "allow unix sockets that lead outside");
-const JOB: Flag = flag("shell-job", "", false, "allow jobs of a shell");
-const LOCKS: Flag = flag("file-locks", "", false, "handle file locks");
-const CGROUPS_MODE: Flag = flag("manage-cgroups-mode", "", true, "soft (default), full, strict or ignore");
-const EMPTY_NS: Flag = flag("empty-ns", "", true, "make a namespace without what was in it: network");
-const DEDUP: Flag = flag("auto-dedup", "", false, "deduplicate memory images");
-const LAZY: Flag = flag("lazy-pages", "", false, "restore memory when it is touched");
 
 const ID: &str = "<container-id>";
 
@@ -96,29 +87,6 @@ const fn command(name: &'static str, help: &'static str, flags: &'static [Flag])
 
 /// All commands.
 pub const COMMANDS: &[Command] = &[
-    command(
-        "checkpoint",
-        "save a running container by criu",
-        &[
-            IMAGE,
-            WORK,
-            flag("parent-path", "", true, "earlier images of a pre-dump, relative to the image's folder"),
-            flag("leave-running", "", false, "let the container run on"),
-            TCP,
-            flag("tcp-skip-in-flight", "", false, "pass over TCP connections that are being made"),
-            flag("link-remap", "", false, "allow files that were unlinked to be linked again"),
-            UNIX,
-            JOB,
-            LAZY,
-            flag("status-fd", "", true, "descriptor that criu writes a zero byte to once lazy pages are ready"),
-            flag("page-server", "", true, "ADDRESS:PORT of a page server"),
-            LOCKS,
-            flag("pre-dump", "", false, "save memory only and let the container run on"),
-            CGROUPS_MODE,
-            EMPTY_NS,
-            DEDUP,
-        ],
-    ),
     Command {
         failure: "runc create failed: ",
         ..command(
@@ -194,30 +162,6 @@ pub const COMMANDS: &[Command] = &[
         words: Words::AtLeast(1),
         ..command("ps", "show the processes", &[flag("format", "f", true, "table (default) or json")])
     },
-    command(
-        "restore",
-        "make a container from a checkpoint",
-        &[
-            CONSOLE,
-            IMAGE,
-            WORK,
-            TCP,
-            UNIX,
-            JOB,
-            LOCKS,
-            CGROUPS_MODE,
-            BUNDLE,
-            DETACH,
-            PID_FILE,
-            NO_SUBREAPER,
-            NO_PIVOT,
-            EMPTY_NS,
-            DEDUP,
-            LAZY,
-            flag("lsm-profile", "", true, "TYPE:NAME of the profile to restore under"),
-            flag("lsm-mount-context", "", true, "SELinux context of mounts"),
-        ],
-    ),
     command("resume", "let stopped processes go on", &[]),
     Command {
         failure: "runc run failed: ",

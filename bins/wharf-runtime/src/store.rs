@@ -33,9 +33,9 @@ pub struct Record {
     pub created: Timestamp,
     /// The configuration it was created with; the bundle's file may have changed since.
     pub config: Spec,
-    /// Whether systemd made its cgroup.
+    /// The systemd unit that its cgroup is, if one made it.
     #[serde(default)]
-    pub systemd: bool,
+    pub systemd: Option<String>,
     /// Whether it may be without cgroup.
     #[serde(default)]
     pub rootless: bool,

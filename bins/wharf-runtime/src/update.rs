@@ -18,7 +18,11 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
     };
     let present = record.config.linux.get_or_insert_default().resources.get_or_insert_default();
     let change = change(&asked, present);
-    record.container()?.update(&change)?;
+    let container = record.container()?;
+    container.update(&change)?;
+    if let (Some(unit), Some(group)) = (&record.systemd, container.cgroup()) {
+        wharf_cgroup::systemd::set_limits(unit, &change, group.mode()).map_err(Error::Cgroup)?;
+    }
     let present = record.config.linux.get_or_insert_default().resources.get_or_insert_default();
     remember(&asked, present);
     let schemata = [i.value("l3-cache-schema"), i.value("mem-bw-schema")];

@@ -17,6 +17,16 @@ pub enum CgroupError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// systemd did not do what it was asked for.
+    #[error("{operation} systemd unit {unit}")]
+    Systemd {
+        /// What was asked for.
+        operation: &'static str,
+        /// The unit.
+        unit: String,
+        /// What it said.
+        source: io::Error,
+    },
     /// A limit needs a controller that this host does not have.
     #[error("cgroup controller {controller} is not available on this host, {file} cannot be set")]
     NoController {
@@ -142,6 +152,7 @@ impl HasKind for CgroupError {
             | Self::Open { source, .. }
             | Self::Enter { source, .. }
             | Self::Delete { source, .. }
+            | Self::Systemd { source, .. }
             | Self::Devices { source, .. } => kind_of_io(source),
         }
     }

@@ -58,6 +58,15 @@ impl Cgroup {
     /// A group that exists already and is empty is taken over, as by runc. Besides the rules of `resources.devices` the
     /// devices that every container needs are allowed.
     pub fn create(layout: &Layout, path: &str, resources: &LinuxResources) -> Result<Self, CgroupError> {
+        Self::create_as(layout, path, resources, false)
+    }
+
+    /// As [`Self::create`], where a process of ours may be in it already.
+    pub(crate) fn create_beside(layout: &Layout, path: &str, resources: &LinuxResources) -> Result<Self, CgroupError> {
+        Self::create_as(layout, path, resources, true)
+    }
+
+    fn create_as(layout: &Layout, path: &str, resources: &LinuxResources, occupied: bool) -> Result<Self, CgroupError> {
         let mode = layout.mode();
         let plan = if mode == Mode::V2 { plan_v2(resources)? } else { plan_v1(resources)? };
         let devices = Filter::new(&resources.devices)?;
@@ -65,7 +74,7 @@ impl Cgroup {
         let mut group = Self { mode, folders: Vec::with_capacity(folders.len()) };
         let made = layout.hierarchies.iter().zip(folders).try_for_each(|(hierarchy, path)| {
             group.folders.push(Folder::new(hierarchy, path));
-            group.folders.last().map_or(Ok(()), |folder| make(folder, mode))
+            group.folders.last().map_or(Ok(()), |folder| make(folder, mode, occupied))
         });
         let limited = made.and_then(|()| group.apply(&plan)).and_then(|()| group.filter_devices(&devices));
         match limited {
@@ -446,7 +455,7 @@ fn attach(folder: &Folder, filter: &Filter) -> io::Result<()> {
 }
 
 /// Makes a folder and those above it, ready to take processes and limits.
-fn make(folder: &Folder, mode: Mode) -> Result<(), CgroupError> {
+fn make(folder: &Folder, mode: Mode, occupied: bool) -> Result<(), CgroupError> {
     let failed = |e: Errno| CgroupError::Create { path: folder.path.clone(), source: e.into() };
     let fresh = match mkdir(&folder.path) {
         Err(Errno::NOENT) => {
@@ -457,6 +466,7 @@ fn make(folder: &Folder, mode: Mode) -> Result<(), CgroupError> {
     };
     match fresh {
         Ok(()) => {}
+        Err(Errno::EXIST) if occupied => {}
         Err(Errno::EXIST) => refuse_occupied(&folder.path)?,
         Err(e) => return Err(failed(e)),
     }

@@ -14,6 +14,7 @@
 //! The cgroup namespace must be made by unshare(2) after [`Entrance::enter`]: clone3's `CLONE_NEWCGROUP` takes the *parent's*
 //! group as root, even together with `CLONE_INTO_CGROUP` (`copy_cgroup_ns` runs before the child is moved).
 
+mod dbus;
 mod detail;
 mod devices;
 mod error;
@@ -25,6 +26,7 @@ mod oom;
 mod setting;
 mod stats;
 mod stats_read;
+pub mod systemd;
 
 pub use detail::{Counter, CpuSet, Detail, Pressure, Stall};
 pub use error::CgroupError;

@@ -245,7 +245,7 @@ fn cpu_v2(plan: &mut Plan, cpu: &Cpu) {
 }
 
 /// Converts v1's 2 to 262,144 linearly to v2's 1 to 10,000.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 

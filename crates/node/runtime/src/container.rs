@@ -26,6 +26,7 @@ pub struct Container {
     pub(crate) console: Option<OwnedFd>,
     pub(crate) gate: Option<Channel>,
     pub(crate) cgroup: Cgroup,
+    pub(crate) scope_path: Option<String>,
     pub(crate) shared: Shared,
 }
 
@@ -139,7 +140,7 @@ impl Container {
             annotations: known.spec.annotations.clone(),
         };
         let shared = Shared::new(linux, hooks, state, filter, true, false);
-        Ok(Self { pid: known.pid, pidfd, console: None, gate: None, cgroup, shared })
+        Ok(Self { pid: known.pid, pidfd, console: None, gate: None, cgroup, scope_path: None, shared })
     }
 
     /// The first process's id in the caller's namespace.
@@ -235,6 +236,11 @@ impl Container {
     /// Lets them go on.
     pub fn resume(&self) -> Result<(), Error> {
         self.cgroup.thaw().map_err(Error::Cgroup)
+    }
+
+    /// Where systemd put the group that it made for this container: what `linux.cgroupsPath` comes to.
+    pub fn scope_path(&self) -> Option<&str> {
+        self.scope_path.as_deref()
     }
 
     /// The container's cgroup, for figures and the out-of-memory watch; every container has one of its own.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use wharf_cgroup::systemd::Scope;
 use wharf_cgroup::{Cgroup, Layout};
 use wharf_oci::runtime as oci;
 use wharf_seccomp::Program;
@@ -50,7 +51,18 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container, Failure> {
     // Everything that can be wrong with the request is found before the first effect.
     let early = draft.early()?;
     let resources = linux.resources.clone().unwrap_or_default();
-    let cgroup = match Cgroup::create(&layout, path, &resources) {
+    let mut placeholder = None;
+    let made = if request.systemd {
+        let scope =
+            Scope::parse(linux.cgroups_path.as_deref().unwrap_or_default(), request.id).map_err(cgroup_failure)?;
+        Cgroup::create_scope(&layout, &scope, &resources).map(|(group, path, keeper)| {
+            placeholder = Some((keeper, path));
+            group
+        })
+    } else {
+        Cgroup::create(&layout, path, &resources)
+    };
+    let cgroup = match made {
         // A user who may make no group goes without, as long as nothing was asked of it.
         Err(e) if request.rootless && e.is_denied() && limits_nothing(&resources) => Cgroup::none(&layout),
         other => other.map_err(cgroup_failure)?,
@@ -62,6 +74,11 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container, Failure> {
         };
         birth(&plan, waiting).map(|born| (born, by_caller, plan.state))
     });
+    let scope_path = placeholder.map(|(keeper, path)| {
+        // From here on the container keeps its scope alive, or nobody does.
+        drop(keeper);
+        path
+    });
     match result {
         Ok((born, by_caller, state)) => Ok(Container {
             pid: born.pid,
@@ -69,6 +86,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container, Failure> {
             console: born.console,
             gate: by_caller.then_some(born.channel),
             cgroup,
+            scope_path,
             shared: Shared::new(linux, hooks, state, filter, !request.no_new_keyring, request.netns.is_some()),
         }),
         Err(failure) => {
@@ -139,6 +157,7 @@ impl<'a> Draft<'a> {
         let spec = request.spec;
         let process = spec.process.as_ref().ok_or_else(|| refuse(Stage::Config, "process is missing"))?;
         Affinity::plan(process)?;
+        hook::check(self.hooks)?;
         let label = mount_label(linux)?;
         let rdt = linux.intel_rdt.as_ref().map(|asked| rdt::plan(asked, request.id)).transpose()?;
         let namespaces = Namespaces::plan(linux, request.netns)?;

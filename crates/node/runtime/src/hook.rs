@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use wharf_oci::runtime::{Hook, State};
+use wharf_oci::runtime::{Hook, Hooks, State};
 use wharf_sys::exec::Strings;
 use wharf_sys::spawn::{Spawn, spawn};
 use wharf_types::{Failure, Stage};
@@ -33,6 +33,24 @@ pub(crate) fn run(hooks: &[Hook], kind: &str, state: &State) -> Result<(), Failu
         })?;
     }
     Ok(())
+}
+
+/// Checks what can be checked before anything is done: a path that is relative would be found by where we happen to be.
+pub(crate) fn check(hooks: &Hooks) -> Result<(), Failure> {
+    let lists = [
+        &hooks.prestart,
+        &hooks.create_runtime,
+        &hooks.create_container,
+        &hooks.start_container,
+        &hooks.poststart,
+        &hooks.poststop,
+    ];
+    match lists.into_iter().flatten().find(|hook| !hook.path.is_absolute()) {
+        Some(hook) => {
+            Err(refuse(Stage::Config, format!("path of hook {:?} is not absolute", hook.path.display().to_string())))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Runs a program of the host that helps, without input; what it says is in the failure.

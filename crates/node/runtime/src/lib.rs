@@ -98,6 +98,8 @@ pub struct CreateRequest<'a> {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
+    /// Have systemd make the cgroup: `linux.cgroupsPath` is then `slice:prefix:name`.
+    pub systemd: bool,
     /// Go on without cgroup where the caller may make none and no limit is asked for.
     pub rootless: bool,
 }

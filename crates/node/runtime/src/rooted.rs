@@ -267,30 +267,68 @@ mod tests {
         assert!(inside.is_file(), "{inside:?}");
     }
 
-    #[test]
-    fn cve_2021_30465_a_folder_swapped_for_a_link_is_never_followed_outside() {
+    /// Resolves below a folder that another thread keeps swapping for a link that leads outside, so many rounds, and returns how often what
+    /// was at the name changed between two looks.
+    fn race(rounds: u32, resolve: impl Fn(&Root, &Path, Missing) -> Result<OwnedFd>) -> u32 {
         let (dir, root) = root();
         let outside = tempfile::tempdir().expect("folder");
         std::fs::write(outside.path().join("x"), "outside").expect("file");
-        let outside_ino = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(outside.path()).expect("stat"));
+        let ino = |fd: &OwnedFd| rustix::fs::fstat(fd).expect("stat").st_ino;
+        let forbidden = |name: &str| {
+            let path = outside.path().join(name);
+            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(path).expect("stat"))
+        };
+        let (outside_folder, outside_file) = (forbidden("."), forbidden("x"));
         let (place, spare) = (dir.path().join("volume"), dir.path().join("spare"));
         std::fs::create_dir(&place).expect("folder");
         symlink(outside.path(), &spare).expect("link");
-        let deadline = std::time::Instant::now() + std::time::Duration::from_millis(200);
+        let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stop = over.clone();
+        let name = place.clone();
         let swapper = std::thread::spawn(move || {
-            while std::time::Instant::now() < deadline {
-                let _ = rustix::fs::renameat_with(CWD, &place, CWD, &spare, rustix::fs::RenameFlags::EXCHANGE);
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = rustix::fs::renameat_with(CWD, &name, CWD, &spare, rustix::fs::RenameFlags::EXCHANGE);
             }
         });
-        while !swapper.is_finished() {
-            if let Ok(fd) = root.make(Path::new("/volume/sub"), Missing::Folder) {
+        let (mut swaps, mut before) = (0, false);
+        for round in 0..rounds {
+            let below = format!("/volume/sub{}", round % 8);
+            if let Ok(fd) = resolve(&root, Path::new(&below), Missing::Folder) {
                 assert_eq!(file_type(fd.as_fd()), Ok(FileType::Directory));
             }
-            if let Ok(fd) = root.open(Path::new("/volume")) {
-                assert_ne!(rustix::fs::fstat(&fd).expect("stat").st_ino, outside_ino);
+            for path in ["/volume", "/volume/x"] {
+                if let Ok(fd) = resolve(&root, Path::new(path), Missing::Fail) {
+                    assert!(![outside_folder, outside_file].contains(&ino(&fd)), "{path} led outside");
+                }
             }
+            let now = std::fs::symlink_metadata(&place).is_ok_and(|m| m.is_symlink());
+            swaps += u32::from(now != before);
+            before = now;
         }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
         swapper.join().expect("joined");
-        assert!(!outside.path().join("sub").exists());
+        let made: Vec<_> =
+            std::fs::read_dir(outside.path()).expect("folder").flatten().map(|e| e.file_name()).collect();
+        assert_eq!(made, ["x"], "something was made outside");
+        swaps
+    }
+
+    fn rounds() -> u32 {
+        if std::env::var_os("WHARF_LONG").is_some() { 20_000 } else { 3_000 }
+    }
+
+    #[test]
+    fn cve_2021_30465_a_folder_swapped_for_a_link_is_never_followed_outside() {
+        let swaps = race(rounds(), |root, path, missing| match missing {
+            Missing::Fail => root.open(path),
+            missing => root.make(path, missing),
+        });
+        assert!(swaps > 10, "the race was run: {swaps}");
+    }
+
+    #[test]
+    fn cve_2021_30465_nor_where_openat2_is_denied() {
+        let swaps = race(rounds(), Root::walk);
+        assert!(swaps > 10, "the race was run: {swaps}");
     }
 }

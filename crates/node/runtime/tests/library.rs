@@ -109,6 +109,7 @@ impl Scene {
             preserve_fds: 0,
             no_pivot: false,
             no_new_keyring: false,
+            systemd: false,
             rootless: false,
         })
     }

@@ -38,6 +38,7 @@ pub(crate) fn create(
         preserve_fds: 0,
         no_pivot: false,
         no_new_keyring: false,
+        systemd: false,
         rootless: false,
     })?;
     let console = container.take_console();

@@ -297,7 +297,6 @@ impl Supervisor {
             exit_status,
             exited_at,
             exec_id: request.exec_id.clone(),
-            ..task::StateResponse::default()
         }
         .encode_to_vec())
     }
