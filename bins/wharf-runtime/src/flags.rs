@@ -76,7 +76,6 @@ const PRESERVE: Flag =
     flag("preserve-fds", "", true, "pass so many descriptors after the standard streams and $LISTEN_FDS");
 const DETACH: Flag = flag("detach", "d", false, "do not wait for the process");
 const NO_SUBREAPER: Flag = flag("no-subreaper", "", false, "accepted; orphans never become ours");
-const WORK: Flag = flag("work-path", "", true, "folder for criu's logs; default is the image's");
 
 const ID: &str = "<container-id>";
 

@@ -162,6 +162,10 @@ impl Bundle {
         }
         for place in ["/sys/fs/cgroup", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"] {
             let group = Path::new(place).join(&self.id);
+            // crun 1.28 leaves its folder of a hybrid host's second hierarchy.
+            if place.ends_with("unified") && self.runtime.ends_with("crun") {
+                let _ = std::fs::remove_dir(&group);
+            }
             if group.exists() {
                 left.push(group.display().to_string());
             }
