@@ -205,7 +205,9 @@ fn bundle(i: &Invocation) -> Result<(PathBuf, Spec), Error> {
 /// (sd_listen_fds(3)).
 pub fn preserved(i: &Invocation, config: &mut Spec) -> Result<u32, Error> {
     let asked = i.number("preserve-fds")?.unwrap_or(0);
-    let activated = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).filter(|n| *n > 0);
+    // Only if they are meant for this process: the variables may be inherited from one that is further up.
+    let ours = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
+    let activated = std::env::var("LISTEN_FDS").ok().and_then(|n| n.parse::<u32>().ok()).filter(|n| ours && *n > 0);
     let Some(activated) = activated else { return Ok(asked) };
     if let Some(process) = &mut config.process {
         process.env.push(format!("LISTEN_FDS={activated}"));

@@ -139,7 +139,7 @@ fn sockets_of_activation_are_passed_and_told_of() {
     std::fs::write(&file, "by three\n").expect("written");
     let dir = bundle.path().to_str().expect("UTF-8");
     let runtime = bundle.command(&[]);
-    let line = format!("exec 3<{}; exec \"$0\" \"$@\"", file.display());
+    let line = format!("exec 3<{}; export LISTEN_PID=$$; exec \"$0\" \"$@\"", file.display());
     let mut command = std::process::Command::new("sh");
     command.args(["-c", &line]).arg(runtime.get_program()).args(runtime.get_args());
     command.args(["run", "--bundle", dir, &bundle.id]).env("LISTEN_FDS", "1").stdin(Stdio::null());

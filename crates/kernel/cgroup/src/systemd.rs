@@ -24,6 +24,8 @@ use crate::{Cgroup, CgroupError, Layout, Mode};
 
 /// How long systemd may take for one job, as runc.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a scope without living processes may take to end.
+const STOPPING: Duration = Duration::from_secs(2);
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -127,8 +129,8 @@ fn manager<'a>(member: &'a str, signature: &'a str) -> Call<'a> {
 }
 
 /// Waits until a job is over.
-fn finish(connection: &mut Connection, job: &str) -> io::Result<()> {
-    let result = connection.signal(Instant::now() + PATIENCE, |message| {
+fn finish(connection: &mut Connection, job: &str, patience: Duration) -> io::Result<()> {
+    let result = connection.signal(Instant::now() + patience, |message| {
         let words = (message.member == "JobRemoved").then(|| message.strings())?;
         // Number, job, unit, result: the number is passed over.
         (words.first().map(String::as_str) == Some(job)).then(|| words.last().cloned().unwrap_or_default())
@@ -224,7 +226,7 @@ fn start(scope: &Scope, resources: &LinuxResources, mode: Mode) -> Result<(Strin
         other => other,
     };
     let job = answer.map_err(&failed)?.strings().into_iter().next().unwrap_or_default();
-    finish(&mut connection, &job).map_err(&failed)?;
+    finish(&mut connection, &job, PATIENCE).map_err(&failed)?;
     let file = format!("/proc/{pid}/cgroup");
     let text = get(Path::new(&file)).map_err(|e| CgroupError::Read { path: file.into(), source: e.into() })?;
     // v2's line on a host that has only that, otherwise the hierarchy that is systemd's own.
@@ -268,7 +270,9 @@ pub fn stop(unit: &str) -> Result<(), CgroupError> {
     match connection.call(&manager("StopUnit", "ss"), &body) {
         Ok(answer) => {
             let job = answer.strings().into_iter().next().unwrap_or_default();
-            finish(&mut connection, &job).map_err(&failed)?;
+            // Its processes are dead already. A manager that does not hear of that (a user's, with cgroup v1) would wait
+            // for them, and we do not wait for it.
+            let _ = finish(&mut connection, &job, STOPPING);
         }
         Err(e) if e.to_string().contains("NoSuchUnit") => {}
         Err(e) => return Err(failed(e)),
