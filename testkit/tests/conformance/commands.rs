@@ -11,9 +11,10 @@ use crate::bundle::{Bundle, eventually};
 fn processes_are_shown_as_json_and_as_lines_of_ps() {
     let bundle = Bundle::new("sleep 1000");
     bundle.start();
-    let pid = bundle.state()["pid"].to_string();
+    let number = bundle.state()["pid"].clone();
+    let pid = number.to_string();
     let all: Value = serde_json::from_str(&bundle.call(&["ps", "--format", "json", &bundle.id]).ok()).expect("JSON");
-    assert!(all.as_array().expect("list").iter().any(|p| p.to_string() == pid), "{all}");
+    assert!(all.as_array().expect("list").iter().any(|p| *p == number), "{all}");
     let table = bundle.call(&["ps", &bundle.id]).ok();
     let mut lines = table.lines();
     assert!(lines.next().is_some_and(|head| head.contains("PID")), "{table}");
