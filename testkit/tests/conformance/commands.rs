@@ -14,7 +14,7 @@ fn processes_are_shown_as_json_and_as_lines_of_ps() {
     let number = bundle.state()["pid"].clone();
     let pid = number.to_string();
     let all: Value = serde_json::from_str(&bundle.call(&["ps", "--format", "json", &bundle.id]).ok()).expect("JSON");
-    assert!(all.as_array().expect("list").iter().any(|p| *p == number), "{all}");
+    assert!(all.as_array().expect("list").contains(&number), "{all}");
     let table = bundle.call(&["ps", &bundle.id]).ok();
     let mut lines = table.lines();
     assert!(lines.next().is_some_and(|head| head.contains("PID")), "{table}");

@@ -267,9 +267,8 @@ mod tests {
         assert!(inside.is_file(), "{inside:?}");
     }
 
-    /// Resolves below a folder that another thread keeps swapping for a link that leads outside, so many rounds, and returns how often what
-    /// was at the name changed between two looks.
-    fn race(rounds: u32, resolve: impl Fn(&Root, &Path, Missing) -> Result<OwnedFd>) -> u32 {
+    /// Resolves below a folder that another thread keeps swapping for a link that leads outside, until both have done so many rounds.
+    fn race(rounds: u32, resolve: impl Fn(&Root, &Path, Missing) -> Result<OwnedFd>) {
         let (dir, root) = root();
         let outside = tempfile::tempdir().expect("folder");
         std::fs::write(outside.path().join("x"), "outside").expect("file");
@@ -284,14 +283,18 @@ mod tests {
         symlink(outside.path(), &spare).expect("link");
         let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let stop = over.clone();
-        let name = place.clone();
+        let swaps = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let count = swaps.clone();
         let swapper = std::thread::spawn(move || {
             while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                let _ = rustix::fs::renameat_with(CWD, &name, CWD, &spare, rustix::fs::RenameFlags::EXCHANGE);
+                if rustix::fs::renameat_with(CWD, &place, CWD, &spare, rustix::fs::RenameFlags::EXCHANGE).is_ok() {
+                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
             }
         });
-        let (mut swaps, mut before) = (0, false);
-        for round in 0..rounds {
+        let mut round = 0;
+        while round < rounds || swaps.load(std::sync::atomic::Ordering::Relaxed) < rounds {
+            round += 1;
             let below = format!("/volume/sub{}", round % 8);
             if let Ok(fd) = resolve(&root, Path::new(&below), Missing::Folder) {
                 assert_eq!(file_type(fd.as_fd()), Ok(FileType::Directory));
@@ -301,16 +304,12 @@ mod tests {
                     assert!(![outside_folder, outside_file].contains(&ino(&fd)), "{path} led outside");
                 }
             }
-            let now = std::fs::symlink_metadata(&place).is_ok_and(|m| m.is_symlink());
-            swaps += u32::from(now != before);
-            before = now;
         }
         over.store(true, std::sync::atomic::Ordering::Relaxed);
         swapper.join().expect("joined");
         let made: Vec<_> =
             std::fs::read_dir(outside.path()).expect("folder").flatten().map(|e| e.file_name()).collect();
         assert_eq!(made, ["x"], "something was made outside");
-        swaps
     }
 
     fn rounds() -> u32 {
@@ -319,16 +318,14 @@ mod tests {
 
     #[test]
     fn cve_2021_30465_a_folder_swapped_for_a_link_is_never_followed_outside() {
-        let swaps = race(rounds(), |root, path, missing| match missing {
+        race(rounds(), |root, path, missing| match missing {
             Missing::Fail => root.open(path),
             missing => root.make(path, missing),
         });
-        assert!(swaps > 10, "the race was run: {swaps}");
     }
 
     #[test]
     fn cve_2021_30465_nor_where_openat2_is_denied() {
-        let swaps = race(rounds(), Root::walk);
-        assert!(swaps > 10, "the race was run: {swaps}");
+        race(rounds(), Root::walk);
     }
 }
