@@ -7,6 +7,7 @@
 mod client;
 mod daemon;
 mod image;
+pub mod registry;
 mod residue;
 mod rest;
 pub mod vm;

@@ -168,6 +168,39 @@ pub fn folder(settings: &Settings, flag: &'static str) -> Result<PathBuf, Settin
     std::path::absolute(text).map_err(|e| wrong(flag, text, e))
 }
 
+/// The registries' configuration.
+pub fn registries(settings: &Settings) -> Result<wharf_distribution::Config, SettingsError> {
+    let count = |flag: &'static str, least: i64| {
+        let number = settings.number(flag);
+        let fits = usize::try_from(number).ok().filter(|_| number >= least);
+        fits.ok_or_else(|| wrong(flag, &number.to_string(), format!("invalid {}: {number}", flag.replace('-', " "))))
+    };
+    let mut mirrors = Vec::new();
+    for mirror in settings.list("registry-mirror") {
+        let url = mirror.strip_prefix("https://").or_else(|| mirror.strip_prefix("http://"));
+        let bare = url.filter(|rest| !rest.is_empty() && !rest.contains(['?', '#', '@']));
+        bare.ok_or_else(|| wrong("registry-mirror", mirror, format!("invalid mirror: {mirror:?} is not a valid URI")))?;
+        mirrors.push(mirror.clone());
+    }
+    let proxies = wharf_distribution::Proxies {
+        http: settings.text("http-proxy").to_owned(),
+        https: settings.text("https-proxy").to_owned(),
+        no_proxy: settings.text("no-proxy").to_owned(),
+    };
+    Ok(wharf_distribution::Config {
+        mirrors,
+        insecure: settings.list("insecure-registry").to_vec(),
+        certificates: PathBuf::from(settings.text("registry-certs")),
+        proxies: proxies.or_environment(|name| std::env::var(name).ok()),
+        downloads: count("max-concurrent-downloads", 1)?,
+        uploads: count("max-concurrent-uploads", 1)?,
+        attempts: count("max-download-attempts", 1)?,
+        stall: std::time::Duration::from_secs(count("registry-stall", 1)? as u64),
+        agent: format!("docker/{VERSION} os/linux arch/{}", std::env::consts::ARCH),
+        ..wharf_distribution::Config::default()
+    })
+}
+
 /// The engine's configuration.
 pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Result<EngineConfig, SettingsError> {
     check_exec_options(settings)?;

@@ -37,6 +37,7 @@ pub fn check(settings: &Settings) -> Result<(), SettingsError> {
     let instance = InstanceId::from_bytes([0; 6]);
     config::engine(settings, &instance, false)?;
     config::network(settings, &instance)?;
+    config::registries(settings)?;
     addresses(settings).map(drop)
 }
 
@@ -119,7 +120,8 @@ async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure
     let (data_root, live_restore) = (engine.data_root.clone(), engine.live_restore);
     let network = config::network(settings, instance)?;
     let storage_driver = settings.given("storage-driver").map(str::to_owned);
-    let setup = Setup { config: engine, network, shim: config::shim(settings)?, storage_driver };
+    let registries = config::registries(settings)?;
+    let setup = Setup { config: engine, network, shim: config::shim(settings)?, storage_driver, registries };
     let engine = Arc::new(Engine::open(setup).await?);
     tracing::info!(version = config::VERSION, root = %data_root.display(), %instance, live_restore, "Daemon has completed initialization");
 

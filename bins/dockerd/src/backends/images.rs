@@ -46,7 +46,7 @@ fn until(text: &str) -> Option<Timestamp> {
     seconds.or_else(|| Timestamp::parse(text).ok())
 }
 
-fn platform(p: &oci::Platform) -> api::OciPlatform {
+pub(super) fn platform(p: &oci::Platform) -> api::OciPlatform {
     api::OciPlatform {
         architecture: p.architecture.clone(),
         os: p.os.clone(),
@@ -57,7 +57,7 @@ fn platform(p: &oci::Platform) -> api::OciPlatform {
 }
 
 /// `os[/arch[/variant]]`.
-fn parse_platform(text: &str) -> Option<oci::Platform> {
+pub(super) fn parse_platform(text: &str) -> Option<oci::Platform> {
     let mut words = text.split('/').map(str::to_owned);
     let os = words.next().filter(|w| !w.is_empty())?;
     let default = oci::Platform::default();
@@ -65,7 +65,7 @@ fn parse_platform(text: &str) -> Option<oci::Platform> {
     Some(oci::Platform { os, architecture, variant, ..oci::Platform::default() })
 }
 
-fn descriptor(d: &oci::Descriptor) -> api::OciDescriptor {
+pub(super) fn descriptor(d: &oci::Descriptor) -> api::OciDescriptor {
     api::OciDescriptor {
         media_type: d.media_type.clone(),
         digest: d.digest.to_string(),
@@ -179,7 +179,11 @@ fn load_line(step: LoadProgress) -> api::Progress {
         LoadProgress::Layer { id, current, total } => api::Progress {
             status: "Loading layer".to_owned(),
             id,
-            progress_detail: Some(api::ProgressDetail { current: current as i64, total: total as i64 }),
+            progress_detail: Some(api::ProgressDetail {
+                current: current as i64,
+                total: total as i64,
+                ..api::ProgressDetail::default()
+            }),
             ..api::Progress::default()
         },
     }
@@ -253,16 +257,6 @@ impl ImageBackend for Joined {
                 say(api::Progress { status: id.to_string(), ..api::Progress::default() });
                 Ok::<(), EngineError>(())
             }))
-        })
-    }
-
-    fn pull(&self, query: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>> {
-        Box::pin(async move {
-            reference(&query.image, &query.tag)?;
-            Err(ApiError::not_implemented(format!(
-                "pulling {} from a registry is not supported by this version of Wharf yet: import or load the image",
-                query.image
-            )))
         })
     }
 

@@ -4,6 +4,7 @@ mod bodies;
 mod containers;
 mod execs;
 mod images;
+mod registries;
 mod system;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ pub fn join(engine: Arc<Engine>) -> Backends {
         system: joined.clone(),
         networks: joined.clone(),
         volumes: joined.clone(),
+        registries: joined.clone(),
         events: joined,
     }
 }

@@ -44,10 +44,6 @@ impl SystemBackend for Joined {
             })
         })
     }
-
-    fn auth(&self, _: api::AuthConfig) -> Reply<'_, api::AuthResponse> {
-        later_feature("logging in to a registry")
-    }
 }
 
 impl NetworkBackend for Joined {

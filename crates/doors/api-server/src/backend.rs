@@ -183,8 +183,6 @@ pub trait ImageBackend: Send + Sync {
     fn prune(&self, filters: api::Filters) -> Reply<'_, api::ImagePruneResponse>;
     /// Makes an image of a file system's tar stream.
     fn import(&self, query: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>>;
-    /// Fetches an image from a registry.
-    fn pull(&self, query: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>>;
     /// Takes images from a saved archive.
     fn load(&self, query: query::ImageLoad, body: Incoming) -> Reply<'_, Outgoing<api::Progress>>;
     /// Writes images into an archive.
@@ -199,8 +197,20 @@ pub trait SystemBackend: Send + Sync {
     fn info(&self) -> Reply<'_, api::Info>;
     /// Counts what is stored.
     fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage>;
-    /// Checks a registry login.
+}
+
+/// Registries.
+pub trait RegistryBackend: Send + Sync {
+    /// Fetches an image. An error in the channel before any line becomes a status.
+    fn pull(&self, query: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>>;
+    /// Sends an image.
+    fn push<'a>(&'a self, name: &'a str, query: query::ImagePush) -> Reply<'a, Outgoing<api::Progress>>;
+    /// Checks a login.
     fn auth(&self, request: api::AuthConfig) -> Reply<'_, api::AuthResponse>;
+    /// Searches.
+    fn search(&self, query: query::ImageSearch) -> Reply<'_, Vec<api::SearchResult>>;
+    /// Says what a name means at its registry.
+    fn distribution<'a>(&'a self, name: &'a str, auth: api::AuthConfig) -> Reply<'a, api::DistributionInspect>;
 }
 
 /// Networks.
@@ -256,6 +266,8 @@ pub struct Backends {
     pub networks: Arc<dyn NetworkBackend>,
     /// Volumes.
     pub volumes: Arc<dyn VolumeBackend>,
+    /// Registries.
+    pub registries: Arc<dyn RegistryBackend>,
     /// Events.
     pub events: Arc<dyn EventBackend>,
 }

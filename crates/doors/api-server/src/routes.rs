@@ -55,6 +55,9 @@ pub enum Endpoint {
     ImageTag,
     ImageRemove,
     ImagePrune,
+    ImagePush,
+    ImageSearch,
+    Distribution,
     NetworkList,
     NetworkInspect,
     NetworkCreate,
@@ -115,7 +118,6 @@ const fn segment(method: &'static str, pattern: &'static str, endpoint: Endpoint
 }
 
 const BUILD: Endpoint = Endpoint::Later("building images");
-const REGISTRY: Endpoint = Endpoint::Later("access to registries");
 const PLUGINS: Endpoint = Endpoint::Later("plugins");
 /// The feature of clusters of engines.
 pub const SWARM_MODE: &str = "swarm mode";
@@ -158,14 +160,14 @@ pub const TABLE: &[Row] = {
         any("DELETE", "/containers/{}", ContainerRemove),
         // images
         any("GET", "/images/json", ImageList),
-        any("GET", "/images/search", REGISTRY),
+        any("GET", "/images/search", ImageSearch),
         any("GET", "/images/get", ImageSaveAll),
         any("GET", "/images/{}/get", ImageSave),
         any("GET", "/images/{}/history", ImageHistory),
         any("GET", "/images/{}/json", ImageInspect),
         any("POST", "/images/load", ImageLoad),
         any("POST", "/images/create", ImageCreate),
-        any("POST", "/images/{}/push", REGISTRY),
+        any("POST", "/images/{}/push", ImagePush),
         any("POST", "/images/{}/tag", ImageTag),
         any("POST", "/images/prune", ImagePrune),
         any("DELETE", "/images/{}", ImageRemove),
@@ -212,7 +214,7 @@ pub const TABLE: &[Row] = {
         any("POST", "/plugins/{}/upgrade", PluginMissing),
         any("POST", "/plugins/{}/set", PluginMissing),
         any("POST", "/plugins/create", PLUGINS),
-        any("GET", "/distribution/{}/json", REGISTRY),
+        any("GET", "/distribution/{}/json", Distribution),
         // swarm
         any("POST", "/swarm/init", SWARM),
         any("POST", "/swarm/join", SWARM),

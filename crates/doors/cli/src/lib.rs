@@ -5,14 +5,15 @@
 //! people or scripts may depend on them; help texts are our own.
 //!
 //! Weaker than docker 28.2.2, on purpose or for now: commands whose feature is not there say so
-//! ([`table::Action::Later`]); progress bars are left out; templates over a whole struct leave out fields that JSON
-//! omits; `config.json`'s proxies, headers and credential helpers are not read; TCP is without TLS; `stats` prints one
+//! ([`table::Action::Later`]); templates over a whole struct leave out fields that JSON
+//! omits; `config.json`'s proxies and headers are not read; TCP is without TLS; `stats` prints one
 //! reading a second. `run -d` does not wait for the container, `exec` does not inspect it, and no command asks `/_ping`:
 //! each saves a round trip.
 
 pub mod commands;
 pub mod config;
 pub mod create;
+pub mod credentials;
 pub mod exit;
 pub mod format;
 pub mod help;

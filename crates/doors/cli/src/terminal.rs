@@ -16,6 +16,11 @@ pub fn stdout_is() -> bool {
     termios::isatty(rustix::stdio::stdout())
 }
 
+/// Whether standard error is a terminal.
+pub fn stderr_is() -> bool {
+    termios::isatty(rustix::stdio::stderr())
+}
+
 /// Ends the command where a terminal is asked for and standard input is none.
 ///
 /// # Errors

@@ -70,6 +70,15 @@ impl Ingest {
         self.written
     }
 
+    /// The file that is written, for others to read what is there already ([`FileExt::read_at`]). It stays the same file
+    /// when it becomes a blob.
+    ///
+    /// # Errors
+    /// [`ContentError::File`].
+    pub fn file(&self) -> Result<File, ContentError> {
+        self.file.try_clone().map_err(|e| self.failed("open", e))
+    }
+
     /// Leaves hashing to the caller, who does it on another thread, of the same bytes, and names the digest in
     /// [`Ingest::commit_hashed`]. Only for an ingest that starts empty.
     pub fn hashed_elsewhere(&mut self) {
@@ -87,6 +96,14 @@ impl Ingest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(hash.clone().finish().as_ref());
         Ok(Digest::from_sha256(bytes))
+    }
+
+    /// Brings what was written to disk ahead of [`Ingest::commit`].
+    ///
+    /// # Errors
+    /// [`ContentError::File`].
+    pub fn sync(&self) -> Result<(), ContentError> {
+        self.file.sync_data().map_err(|e| self.failed("sync", e))
     }
 
     /// Starts again from nothing, for a source that cannot resume.

@@ -124,7 +124,10 @@ impl Store {
     fn open_ingest(&self, key: &str, disposable: bool) -> Result<Ingest, ContentError> {
         // The key may come from outside; its hash is always a safe file name.
         let name = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
-        let name: String = name.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let mut name: String = name.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        if disposable {
+            name.insert_str(0, ONCE);
+        }
         Ingest::open(key, self.ingests.join(name), self.blobs.clone(), disposable)
     }
 
@@ -167,7 +170,8 @@ impl Store {
         Ok(self.walk()?.iter().map(|(_, info)| info.size).sum())
     }
 
-    /// Removes ingests that nobody has written to for longer than `age`, and returns how many.
+    /// Removes ingests that nobody has written to for longer than `age`, and those that nobody can go on with
+    /// ([`Store::once`]) of processes that are gone, and returns how many.
     ///
     /// # Errors
     /// [`ContentError::File`].
@@ -178,12 +182,23 @@ impl Store {
             let path = entry.map_err(|e| failed("list", &self.ingests, e))?.path();
             let Ok(touched) = fs::metadata(&path).and_then(|facts| facts.modified()) else { continue };
             let old = now.duration_since(touched).is_ok_and(|since| since >= age);
-            if old && fs::remove_file(&path).is_ok() {
+            // A lock means that it is being written at this moment.
+            let lost = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(ONCE)) && is_free(&path);
+            if (old || lost) && fs::remove_file(&path).is_ok() {
                 removed += 1;
             }
         }
         Ok(removed)
     }
+}
+
+/// What the names of ingests begin with that nobody can go on with.
+const ONCE: &str = "once-";
+
+/// Whether nobody holds an ingest open.
+fn is_free(path: &Path) -> bool {
+    use rustix::fs::{FlockOperation, flock};
+    File::open(path).is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
 }
 
 fn failed(action: &'static str, path: &Path, source: io::Error) -> ContentError {

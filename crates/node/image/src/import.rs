@@ -133,7 +133,7 @@ pub(crate) fn digest_of(bytes: &[u8]) -> wharf_types::Digest {
 }
 
 /// This machine's platform in Go's words.
-pub(crate) fn this_platform() -> Platform {
+pub fn this_platform() -> Platform {
     let (architecture, variant) = match std::env::consts::ARCH {
         "x86_64" => ("amd64", ""),
         "aarch64" => ("arm64", ""),

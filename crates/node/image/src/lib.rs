@@ -13,6 +13,7 @@
 //! Nothing counts references: what a removed image leaves is found by walking from the images that stay and from
 //! what is in flight ([`Hold`]).
 
+mod arrival;
 mod change;
 mod data;
 mod error;
@@ -31,10 +32,11 @@ mod save;
 mod store;
 mod unpack;
 
+pub use arrival::{Arrival, ArrivingLayer, Unpacking};
 pub use change::change;
 pub use data::{Details, HistoryEntry, Image, ImageId, Names, Summary};
 pub use error::ImageError;
-pub use import::ImportRequest;
+pub use import::{ImportRequest, this_platform};
 pub use layer::{NewImage, NewLayer, Part};
 pub use lease::Lease;
 pub use list::Filters;

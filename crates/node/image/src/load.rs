@@ -78,9 +78,9 @@ struct Files {
 }
 
 /// One image to take in.
-struct Candidate {
-    target: Descriptor,
-    reference: Option<Reference>,
+pub(crate) struct Candidate {
+    pub(crate) target: Descriptor,
+    pub(crate) reference: Option<Reference>,
 }
 
 impl Images {
@@ -265,7 +265,7 @@ impl Images {
     }
 
     /// Reads what a candidate is: its manifest for the platform, its configuration, all its blobs.
-    fn describe(&self, candidate: &Candidate, platform: Option<&Platform>) -> Result<Image, ImageError> {
+    pub(crate) fn describe(&self, candidate: &Candidate, platform: Option<&Platform>) -> Result<Image, ImageError> {
         let wanted = platform.cloned().unwrap_or_else(this_platform);
         let mut target = candidate.target.clone();
         target.annotations.retain(|key, _| key != annotation::IMAGE_NAME && key != annotation::REF_NAME);

@@ -186,19 +186,23 @@ impl Write for Cutter<'_> {
     }
 }
 
-/// Runs a whole source through the steps. Bytes after the archive's end are hashed and stored like the rest.
+/// Runs a whole source through the steps. Bytes after the archive's end are hashed and stored like the rest. The
+/// bytes as they come are not hashed where their digest is `known`, because someone else verifies it.
 pub(crate) fn pass(
     source: &mut (dyn Read + Send),
     ingest: Option<Ingest>,
+    known: Option<&Digest>,
     target: Target,
 ) -> Result<Passed, ImageError> {
     let (compression, mut source) = Compression::peek(source).map_err(ImageError::Extract)?;
     let pool = Pool::default();
     thread::scope(|scope| {
         let (raw, mut sinks) = (&pool, Vec::new());
-        let (sink, pieces) = sync_channel(QUEUE);
-        sinks.push(sink);
-        let hashed = scope.spawn(move || hash(&mut Pieces::new(pieces)));
+        let hashed = known.is_none().then(|| {
+            let (sink, pieces) = sync_channel(QUEUE);
+            sinks.push(sink);
+            scope.spawn(move || hash(&mut Pieces::new(pieces)))
+        });
         let stored = ingest.map(|ingest| {
             let (sink, pieces) = sync_channel(QUEUE);
             sinks.push(sink);
@@ -209,7 +213,7 @@ pub(crate) fn pass(
         let inner = Pieces::new(pieces);
         let unpacked = scope.spawn(move || unpack(compression, inner, raw, target));
         let fed = feed(&mut source, &pool, sinks);
-        let hashed = join(hashed.join());
+        let hashed = hashed.map(|hashed| join(hashed.join()));
         let stored = stored.map(|stored| join(stored.join()));
         let unpacked = join(unpacked.join());
         // A broken source breaks every step after it, so its error is the cause.
@@ -223,7 +227,8 @@ pub(crate) fn pass(
             other => other,
         };
         let inner = unpacked.and_then(|done| done).map_err(ImageError::Extract)?;
-        let digest = hashed.map_err(ImageError::Extract)?.map_err(failed)?;
+        let hashed = hashed.transpose().map_err(ImageError::Extract)?.transpose().map_err(failed)?;
+        let digest = hashed.or_else(|| known.cloned()).ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
         let ingest = ingest.map_err(failed)?;
         let diff_id = inner.unwrap_or_else(|| digest.clone());
         Ok(Passed { digest, diff_id, compression, ingest })

@@ -26,6 +26,9 @@ pub struct Parts {
     pub snapshots: Arc<dyn Snapshotter>,
 }
 
+/// How long an unfinished pull can be gone on with, as containerd's leases of pulls last.
+const UNFINISHED: std::time::Duration = std::time::Duration::from_secs(24 * 60 * 60);
+
 /// All images of one daemon. Share it by `Arc`; calls block and belong on blocking threads, but those that only look
 /// something up ([`Images::resolve`], [`Images::get`], [`Images::list`], [`Images::inspect`]) work on memory.
 pub struct Images {
@@ -275,7 +278,8 @@ impl Images {
         if !gone.is_empty() {
             parts.metadata.commit(gone)?;
         }
-        parts.content.sweep(std::time::Duration::ZERO)?;
+        // What a pull has fetched is kept for the next one.
+        parts.content.sweep(UNFINISHED)?;
         let blobs: HashSet<&Digest> =
             state.images.values().flat_map(|image| image.blobs.iter().map(|blob| &blob.digest)).collect();
         let leased: HashSet<&Digest> = state.leases.values().flat_map(|lease| &lease.blobs).collect();

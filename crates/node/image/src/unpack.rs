@@ -38,6 +38,11 @@ impl Fresh {
         self.layer.as_ref().map(|layer| layer.blob.clone())
     }
 
+    /// The directory, for the layer above; `None` once it is taken.
+    pub(crate) fn directory(&self) -> Option<Snapshot> {
+        self.layer.as_ref().map(|layer| layer.snapshot.clone())
+    }
+
     fn take(&mut self) -> Option<Layer> {
         self.layer.take()
     }
@@ -82,10 +87,22 @@ pub(crate) fn unpack(
     below: &Below,
     blob: impl FnOnce(&mut Passed) -> Result<Descriptor, ImageError>,
 ) -> Result<Fresh, ImageError> {
+    unpack_known(shared, source, ingest, None, below, blob)
+}
+
+/// As [`unpack`], of a source whose bytes are verified elsewhere to have a digest, where one is given.
+pub(crate) fn unpack_known(
+    shared: &Shared,
+    source: &mut (dyn Read + Send),
+    ingest: Option<Ingest>,
+    known: Option<&Digest>,
+    below: &Below,
+    blob: impl FnOnce(&mut Passed) -> Result<Descriptor, ImageError>,
+) -> Result<Fresh, ImageError> {
     let snapshots = shared.parts.snapshots.as_ref();
     let snapshot = snapshots.prepare(below.snapshot.as_ref())?;
     let mut writing = Writing { snapshots, snapshot: Some(snapshot.clone()) };
-    let mut passed = pass(source, ingest, snapshots.target(&snapshot)?)?;
+    let mut passed = pass(source, ingest, known, snapshots.target(&snapshot)?)?;
     wharf_fault::point("unpack.after-extract");
     let usage = snapshots.usage(&snapshot)?;
     let blob = blob(&mut passed)?;
@@ -154,7 +171,8 @@ impl Shared {
             return Err(ImageError::MediaType(blob.media_type.clone()));
         }
         let mut source = self.parts.content.blob(&blob.digest)?;
-        unpack(self, &mut source, None, below, |passed| {
+        // A stored blob was verified when it came.
+        unpack_known(self, &mut source, None, Some(&blob.digest), below, |passed| {
             if passed.diff_id != *diff_id {
                 return Err(ImageError::DiffId { expected: diff_id.clone(), found: passed.diff_id.clone() });
             }
@@ -283,7 +301,7 @@ impl Shared {
         let snapshot = snapshots.reset(&layer.snapshot, parent.as_ref())?;
         let target = snapshots.target(&snapshot)?;
         let mut source = self.parts.content.blob(&layer.blob.digest)?;
-        let passed = pass(&mut source, None, target)?;
+        let passed = pass(&mut source, None, None, target)?;
         if passed.diff_id != layer.diff_id {
             return Err(ImageError::DiffId { expected: layer.diff_id.clone(), found: passed.diff_id });
         }

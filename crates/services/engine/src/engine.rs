@@ -27,6 +27,7 @@ use crate::lifecycle::{Lifecycle, Saver};
 use crate::lists::Lists;
 use crate::networks::{NetworkList, fixed_id};
 use crate::processes::Processes;
+use crate::registries::Registries;
 use crate::streams::Streams;
 use crate::system::System;
 use crate::volumes::Volumes;
@@ -52,6 +53,8 @@ pub struct Engine {
     pub images: Arc<Images>,
     /// Containers' file systems as images and archives.
     pub capture: Arc<Capture>,
+    /// Registries.
+    pub registries: Arc<Registries>,
     /// Networks.
     pub networks: Arc<NetworkList>,
     /// Volumes.
@@ -77,6 +80,8 @@ pub struct Setup {
     pub shim: PathBuf,
     /// Storage driver, or the best one.
     pub storage_driver: Option<String>,
+    /// Registries.
+    pub registries: wharf_distribution::Config,
 }
 
 fn folder(path: &Path, mode: u32) -> Result<(), OpenError> {
@@ -103,7 +108,7 @@ impl Engine {
     /// Opens the stores, reconciles what is recorded with what is there, and goes on where the last engine stopped.
     /// Must run inside a tokio runtime.
     pub async fn open(setup: Setup) -> Result<Engine, OpenError> {
-        let Setup { config, network, shim, storage_driver } = setup;
+        let Setup { config, network, shim, storage_driver, registries } = setup;
         let config = Arc::new(config);
         // The data root holds other users' secrets; only its own name may be seen (CVE-2021-41091).
         folder(&config.data_root, 0o710)?;
@@ -184,6 +189,11 @@ impl Engine {
                 snapshots: snapshots.clone(),
                 registry: registry.clone(),
                 lifecycle: lifecycle.clone(),
+                events: events.clone(),
+            }),
+            registries: Arc::new(Registries {
+                client: wharf_distribution::Client::new(registries),
+                store: image_store.clone(),
                 events: events.clone(),
             }),
             networks: Arc::new(NetworkList {

@@ -102,6 +102,25 @@ pub enum EngineError {
     #[error(transparent)]
     Capture(#[from] crate::images::CaptureError),
     #[error(transparent)]
+    Distribution(#[from] wharf_distribution::DistributionError),
+    /// A download that failed, of which several hear.
+    #[error("{}", wharf_error::Chain(.0.as_ref()))]
+    Fetch(std::sync::Arc<wharf_distribution::DistributionError>),
+    #[error("failed to resolve reference \"{reference}\"")]
+    Resolve {
+        reference: String,
+        #[source]
+        source: wharf_distribution::DistributionError,
+    },
+    #[error("'scratch' is a reserved name")]
+    ScratchReserved,
+    #[error("tag does not exist: {0}")]
+    NoTag(String),
+    #[error("An image does not exist locally with the tag: {0}")]
+    NoTags(String),
+    #[error("manifest unknown: manifest unknown")]
+    ManifestUnknown,
+    #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error("network {0} not found")]
     NoNetwork(String),
@@ -302,6 +321,10 @@ impl HasKind for EngineError {
             EngineError::Task(e) => e.kind(),
             EngineError::Start(e) => e.kind(),
             EngineError::Capture(e) => e.kind(),
+            EngineError::Distribution(e) | EngineError::Resolve { source: e, .. } => e.kind(),
+            EngineError::Fetch(e) => e.kind(),
+            EngineError::NoTag(_) | EngineError::NoTags(_) | EngineError::ManifestUnknown => Kind::NotFound,
+            EngineError::ScratchReserved => Kind::Forbidden,
             EngineError::Identity(e) => e.kind(),
             EngineError::Kill { kind, .. } => *kind,
             EngineError::AlreadyRunning(_) | EngineError::AlreadyStopped(_) => Kind::NotModified,

@@ -20,6 +20,7 @@ pub mod names;
 pub mod networks;
 mod processes;
 mod recovery;
+pub mod registries;
 mod rootfs;
 pub mod spec;
 pub mod streams;

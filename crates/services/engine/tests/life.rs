@@ -93,7 +93,10 @@ impl Place {
             git_commit: String::new(),
             build_time: String::new(),
         };
-        Engine::open(Setup { config, network, shim: shim(), storage_driver: None }).await.expect("the engine opens")
+        let registries = Default::default();
+        Engine::open(Setup { config, network, shim: shim(), storage_driver: None, registries })
+            .await
+            .expect("the engine opens")
     }
 
     async fn with_image(&self) -> Engine {

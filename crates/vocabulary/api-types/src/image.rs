@@ -212,6 +212,12 @@ bodies! {
         current: i64,
         #[serde(skip_serializing_if = "empty")]
         total: i64,
+        /// Numbers are not to be shown.
+        #[serde(rename = "hidecounts", skip_serializing_if = "empty")]
+        hide_counts: bool,
+        /// What is counted, where it is not bytes.
+        #[serde(skip_serializing_if = "empty")]
+        units: String,
     }
 
     /// An error inside a progress stream.

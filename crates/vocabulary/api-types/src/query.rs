@@ -159,7 +159,7 @@ pub struct ImageImport {
 }
 
 /// `POST /images/create` with `fromImage`: an image from a registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImagePull {
     /// The image as the client names it.
     pub image: String,
@@ -167,8 +167,32 @@ pub struct ImagePull {
     pub tag: String,
     /// `os[/arch[/variant]]`; empty for this host's.
     pub platform: String,
-    /// Header `X-Registry-Auth`, undecoded; empty when absent.
-    pub auth: String,
+    /// Who we are there.
+    pub auth: crate::AuthConfig,
+}
+
+/// `POST /images/{name}/push`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImagePush {
+    /// The tag; empty for all.
+    pub tag: String,
+    /// Only this platform of an index.
+    pub platform: Option<crate::OciPlatform>,
+    /// Who we are there.
+    pub auth: crate::AuthConfig,
+}
+
+/// `GET /images/search`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ImageSearch {
+    /// What to search, perhaps with a registry in front.
+    pub term: String,
+    /// Results at most.
+    pub limit: u32,
+    /// `is-official`, `is-automated`, `stars`.
+    pub filters: crate::Filters,
+    /// Who we are there.
+    pub auth: crate::AuthConfig,
 }
 
 /// `POST /images/load`.

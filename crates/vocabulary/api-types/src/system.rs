@@ -243,7 +243,22 @@ bodies! {
 
     /// The answer of `POST /auth`.
     pub struct AuthResponse {
-        status: String,
         identity_token: String,
+        status: String,
+    }
+
+    /// One result of `GET /images/search`.
+    pub struct SearchResult as "snake_case" {
+        star_count: i64,
+        is_official: bool,
+        name: String,
+        is_automated: bool,
+        description: String,
+    }
+
+    /// The answer of `GET /distribution/{name}/json`.
+    pub struct DistributionInspect {
+        descriptor: crate::OciDescriptor,
+        platforms: Option<Vec<crate::OciPlatform>>,
     }
 }

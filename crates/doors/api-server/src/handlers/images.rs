@@ -21,28 +21,24 @@ pub async fn handle(call: Call) -> Handled {
 async fn create(call: Call) -> Handled {
     let q = &call.query;
     let platform = if call.version.before(32) { "" } else { q.text("platform") }.to_owned();
+    if !q.text("fromImage").is_empty() {
+        return super::registries::pull(call, platform).await;
+    }
     let (images, ends) = (call.backends.images.clone(), call.ends());
-    let lines = if q.text("fromImage").is_empty() {
-        let import = query::ImageImport {
-            source: q.text("fromSrc").to_owned(),
-            repo: q.text("repo").to_owned(),
-            tag: q.text("tag").to_owned(),
-            message: q.text("message").to_owned(),
-            changes: q.all("changes"),
-            platform,
-        };
-        let mut lines = images.import(import, call.upload()).await?;
-        // An import says nothing before its end, so that a failure can still be a status.
-        return match lines.recv().await {
-            Some(Err(e)) => Err(e),
-            first => Ok(respond::stream("application/json", respond::progress(first, lines, ends))),
-        };
-    } else {
-        let auth = call.headers.get("x-registry-auth").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        let (image, tag) = (q.text("fromImage").to_owned(), q.text("tag").to_owned());
-        images.pull(query::ImagePull { image, tag, platform, auth }).await?
+    let import = query::ImageImport {
+        source: q.text("fromSrc").to_owned(),
+        repo: q.text("repo").to_owned(),
+        tag: q.text("tag").to_owned(),
+        message: q.text("message").to_owned(),
+        changes: q.all("changes"),
+        platform,
     };
-    Ok(respond::stream("application/json", respond::progress(None, lines, ends)))
+    let mut lines = images.import(import, call.upload()).await?;
+    // An import says nothing before its end, so that a failure can still be a status.
+    match lines.recv().await {
+        Some(Err(e)) => Err(e),
+        first => Ok(respond::stream("application/json", respond::progress(first, lines, ends))),
+    }
 }
 
 async fn load(call: Call) -> Handled {

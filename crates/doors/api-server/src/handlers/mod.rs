@@ -4,6 +4,7 @@ mod containers;
 mod execs;
 mod images;
 mod networks;
+mod registries;
 mod streams;
 mod system;
 mod volumes;
@@ -26,7 +27,8 @@ const SWARM: Root = Root { value: "swarm.InitRequest", prefix: "InitRequest" };
 pub async fn handle(call: Call) -> Handled {
     use Endpoint as E;
     match call.endpoint {
-        E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Auth | E::Events => system::handle(call).await,
+        E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Events => system::handle(call).await,
+        E::Auth | E::ImagePush | E::ImageSearch | E::Distribution => registries::handle(call).await,
         E::ContainerAttach
         | E::ContainerAttachWebsocket
         | E::ContainerLogs

@@ -1,29 +1,21 @@
-//! The engine as a whole: ping, version, information, disk use, login, events.
+//! The engine as a whole: ping, version, information, disk use, events.
 
 use http::header::{CACHE_CONTROL, PRAGMA};
 use http::{HeaderValue, StatusCode};
-use wharf_api_types as api;
 use wharf_api_types::query;
 
 use crate::ApiError;
 use crate::call::{Call, Handled};
-use crate::gotypes::Root;
 use crate::respond;
 use crate::routes::Endpoint;
 
-const AUTH: Root = Root { value: "registry.AuthConfig", prefix: "AuthConfig" };
-
 /// Carries out a request on the engine.
-pub async fn handle(mut call: Call) -> Handled {
+pub async fn handle(call: Call) -> Handled {
     match call.endpoint {
         Endpoint::Ping => Ok(ping(&call)),
         Endpoint::Version => Ok(call.ok(&call.backends.system.version().await?)),
         Endpoint::Info => Ok(call.ok(&call.backends.system.info().await?)),
         Endpoint::DiskUsage => disk_usage(call).await,
-        Endpoint::Auth => {
-            let request: api::AuthConfig = call.json(AUTH).await?;
-            Ok(call.ok(&call.backends.system.auth(request).await?))
-        }
         Endpoint::Events => events(call).await,
         _ => Ok(respond::empty(StatusCode::OK)),
     }

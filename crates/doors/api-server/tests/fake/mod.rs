@@ -41,6 +41,7 @@ impl Fake {
             system: self.clone(),
             networks: self.clone(),
             volumes: self.clone(),
+            registries: self.clone(),
             events: self.clone(),
         }
     }
@@ -325,9 +326,6 @@ impl ImageBackend for Fake {
         }
         self.take(body)
     }
-    fn pull(&self, _: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>> {
-        refuse()
-    }
     fn load(&self, _: query::ImageLoad, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
         self.take(body)
     }
@@ -350,7 +348,22 @@ impl SystemBackend for Fake {
     fn disk_usage(&self, _: query::DiskUsage) -> Reply<'_, api::DiskUsage> {
         ok(api::DiskUsage::default())
     }
+}
+
+impl RegistryBackend for Fake {
+    fn pull(&self, _: query::ImagePull) -> Reply<'_, Outgoing<api::Progress>> {
+        refuse()
+    }
+    fn push<'a>(&'a self, _: &'a str, _: query::ImagePush) -> Reply<'a, Outgoing<api::Progress>> {
+        refuse()
+    }
     fn auth(&self, _: api::AuthConfig) -> Reply<'_, api::AuthResponse> {
+        refuse()
+    }
+    fn search(&self, _: query::ImageSearch) -> Reply<'_, Vec<api::SearchResult>> {
+        refuse()
+    }
+    fn distribution<'a>(&'a self, _: &'a str, _: api::AuthConfig) -> Reply<'a, api::DistributionInspect> {
         refuse()
     }
 }

@@ -47,7 +47,9 @@ pub fn pull_image(shell: &Shell, image: &str, platform: &str, quiet: bool, error
 fn pull(shell: &Shell, name: &str, tag: &str, platform: &str, quiet: bool, errors: bool) -> Result<(), Exit> {
     let query =
         Query::new().with("fromImage", name).with_some("platform", &platform.to_lowercase()).with_some("tag", tag);
-    let mut answer = shell.client()?.open(Request::post("/images/create").query(query))?;
+    let auth = super::registry::auth_header(shell, name)?;
+    let request = Request::post("/images/create").query(query).header("X-Registry-Auth", auth);
+    let mut answer = shell.client()?.open(request)?;
     if quiet { progress::drain(&mut answer) } else { progress::show(shell, &mut answer, errors) }
 }
 
@@ -63,7 +65,8 @@ pub fn pull_command(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         p => platform::parse(p).map_err(Exit::new)?,
     };
     if all {
-        return pull(shell, &r.full_name(), "", &platform, quiet, false);
+        pull(shell, &r.full_name(), "", &platform, quiet, false)?;
+        return shell.line(&r.full_name());
     }
     if r.tag.is_none() && r.digest.is_none() && !quiet {
         shell.line("Using default tag: latest")?;

@@ -352,7 +352,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[PUSH],
-        action: Action::Later("pushing images"),
+        action: Action::Run(commands::registry::push),
     },
     Command {
         path: "image rm",
@@ -520,7 +520,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[PUSH],
-        action: Action::Later("pushing images"),
+        action: Action::Run(commands::registry::push),
     },
     Command {
         path: "rmi",
@@ -556,7 +556,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[SEARCH],
-        action: Action::Later("searching registries"),
+        action: Action::Run(commands::registry::search),
     },
     Command {
         path: "tag",

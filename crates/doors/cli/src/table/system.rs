@@ -311,7 +311,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 1),
         interspersed: true,
         flags: &[LOGIN],
-        action: Action::Later("logging in to registries"),
+        action: Action::Run(commands::login::login),
     },
     Command {
         path: "logout",
@@ -323,7 +323,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 1),
         interspersed: true,
         flags: &[],
-        action: Action::Later("logging in to registries"),
+        action: Action::Run(commands::login::logout),
     },
     Command {
         path: "network",
