@@ -85,7 +85,6 @@ fn pull_line(step: PullStep) -> api::Progress {
         }
         PullStep::Layer { id, step } => match step {
             LayerStep::Needed => layer(id, "Pulling fs layer", none()),
-            LayerStep::Exists => layer(id, "Already exists", hidden()),
             LayerStep::Downloading(current, total) => {
                 layer(id, "Downloading", api::ProgressDetail { current: current as i64, total: total as i64, ..none() })
             }

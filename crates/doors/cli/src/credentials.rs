@@ -137,13 +137,13 @@ impl<'f> Keeping<'f> {
     pub fn get(&self, server: &str) -> Result<Login, Exit> {
         let mut login = match self.helper(server) {
             Some(helper) => from_helper(&helper, server)?,
-            None => self.from_file(server),
+            None => self.in_file(server),
         };
         login.server = server.to_owned();
         Ok(login)
     }
 
-    fn from_file(&self, server: &str) -> Login {
+    fn in_file(&self, server: &str) -> Login {
         let Some(auths) = self.auths() else { return Login::default() };
         let entry = auths.get(server).or_else(|| {
             // Old files have whole URLs.

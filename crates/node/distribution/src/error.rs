@@ -107,7 +107,7 @@ pub enum DistributionError {
     PushUnauthorised(String),
     /// Any other answer that says no.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(Box<Refusal>),
     /// A request could not be done.
     #[error("failed to do request: {method} \"{url}\"")]
     Request {

@@ -158,7 +158,9 @@ impl Repository {
                 done?;
                 let commit = tokio::task::spawn_blocking(move || fetch.commit());
                 commit.await.map_err(|_| DistributionError::Cancelled)??;
-                shelf.look(config).await?.unwrap_or_default()
+                // Someone else may have removed what was shared with them; then all begins again.
+                let gone = || DistributionError::Shared(Arc::new(DistributionError::Cancelled));
+                shelf.look(config).await?.ok_or_else(gone)?
             }
         };
         serde_json::from_slice(&bytes).map_err(|e| wrong(format!("malformed configuration: {e}")))

@@ -350,14 +350,14 @@ impl Repository {
             .map(|limit| format!("limit {limit}, remaining {}", limits[1].as_deref().unwrap_or("unknown")));
         let body = answer.whole(REFUSAL_LIMIT).await.ok().flatten();
         let complaints = body.as_deref().map(complaints).unwrap_or_default();
-        DistributionError::Refused(Refusal {
+        DistributionError::Refused(Box::new(Refusal {
             method: method.to_string(),
             url: url.to_owned(),
             status,
             complaints,
             retry_after,
             rate_limit,
-        })
+        }))
     }
 
     /// The URL of a target at a host, for messages.

@@ -110,7 +110,7 @@ pub enum EngineError {
     Resolve {
         reference: String,
         #[source]
-        source: wharf_distribution::DistributionError,
+        source: Box<wharf_distribution::DistributionError>,
     },
     #[error("'scratch' is a reserved name")]
     ScratchReserved,
@@ -321,7 +321,8 @@ impl HasKind for EngineError {
             EngineError::Task(e) => e.kind(),
             EngineError::Start(e) => e.kind(),
             EngineError::Capture(e) => e.kind(),
-            EngineError::Distribution(e) | EngineError::Resolve { source: e, .. } => e.kind(),
+            EngineError::Distribution(e) => e.kind(),
+            EngineError::Resolve { source, .. } => source.kind(),
             EngineError::Fetch(e) => e.kind(),
             EngineError::NoTag(_) | EngineError::NoTags(_) | EngineError::ManifestUnknown => Kind::NotFound,
             EngineError::ScratchReserved => Kind::Forbidden,

@@ -45,7 +45,7 @@ impl Registries {
     /// Tells of a name, which stands in the id's place as with Docker.
     fn tell(&self, action: &str, name: &Reference) {
         let attributes = BTreeMap::from([("name".to_owned(), name.familiar_name().to_owned())]);
-        self.events.publish(Subject::Image, action, &name.familiar(), attributes);
+        self.events.publish(Subject::Image, action, name.familiar(), attributes);
     }
 
     /// Tries a login. Returns a token to keep in the password's place, if the registry gave one.

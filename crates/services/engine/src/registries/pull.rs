@@ -59,8 +59,6 @@ pub enum PullStep {
 pub enum LayerStep {
     /// It is needed.
     Needed,
-    /// It is here.
-    Exists,
     /// Bytes so far, and in all.
     Downloading(u64, u64),
     /// All bytes are here.
@@ -113,7 +111,7 @@ impl Registries {
         request: &PullRequest,
         listener: &Listener,
     ) -> Result<Arc<Image>, EngineError> {
-        let resolve = |source| EngineError::Resolve { reference: reference.to_string(), source };
+        let resolve = |source| EngineError::Resolve { reference: reference.to_string(), source: Box::new(source) };
         let target = repository.resolve(reference).await.map_err(resolve)?;
         wharf_fault::point("pull.resolved");
         let tag = reference.digest().map_or_else(|| reference.tag().unwrap_or_default().to_owned(), Digest::to_string);
@@ -250,10 +248,8 @@ impl Pull<'_> {
             board.unpacking(step).await;
         }
         let unpacked = unpacked.map_err(|_| DistributionError::Cancelled)?;
-        if unpacked.is_err() && !fetched {
-            // Where a download failed its error is the cause.
-            failures.await?;
-        } else if !fetched {
+        if !fetched {
+            // Where a download failed its error is the cause of the other.
             failures.await?;
         }
         board.tick().await;

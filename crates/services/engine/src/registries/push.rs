@@ -48,14 +48,14 @@ pub enum PushStep {
         /// The tag.
         tag: String,
         /// What it means.
-        target: Descriptor,
+        target: Box<Descriptor>,
     },
     /// Only one manifest of an index could be sent, because the others are not here.
     Instead {
         /// The index.
-        index: Descriptor,
+        index: Box<Descriptor>,
         /// What was sent.
-        manifest: Descriptor,
+        manifest: Box<Descriptor>,
     },
 }
 
@@ -146,9 +146,9 @@ impl Registries {
         drop(hold);
         self.tell("push", name);
         let tag = name.tag().unwrap_or_default().to_owned();
-        drop(listener.send(PushStep::Done { tag, target: plan.target.clone() }).await);
+        drop(listener.send(PushStep::Done { tag, target: Box::new(plan.target.clone()) }).await);
         if let Some(index) = plan.instead_of {
-            drop(listener.send(PushStep::Instead { index, manifest: plan.target }).await);
+            drop(listener.send(PushStep::Instead { index: Box::new(index), manifest: Box::new(plan.target) }).await);
         }
         Ok(())
     }
