@@ -55,24 +55,24 @@ impl NetworkBackend for Joined {
         ready(self.0.networks.inspect(name))
     }
 
-    fn create(&self, _: api::NetworkCreateRequest) -> Reply<'_, api::NetworkCreateResponse> {
-        later_feature("creating networks")
+    fn create(&self, request: api::NetworkCreateRequest) -> Reply<'_, api::NetworkCreateResponse> {
+        later(self.0.networks.create(request))
     }
 
     fn remove<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
-        ready(self.0.networks.remove(name))
+        later(self.0.networks.remove(name))
     }
 
-    fn connect<'a>(&'a self, _: &'a str, _: api::NetworkConnectRequest) -> Reply<'a, ()> {
-        later_feature("connecting containers to further networks")
+    fn connect<'a>(&'a self, name: &'a str, request: api::NetworkConnectRequest) -> Reply<'a, ()> {
+        later(self.0.networks.connect(name, request))
     }
 
-    fn disconnect<'a>(&'a self, _: &'a str, _: api::NetworkDisconnectRequest) -> Reply<'a, ()> {
-        later_feature("disconnecting containers from networks")
+    fn disconnect<'a>(&'a self, name: &'a str, request: api::NetworkDisconnectRequest) -> Reply<'a, ()> {
+        later(self.0.networks.disconnect(name, request))
     }
 
     fn prune(&self, filters: api::Filters) -> Reply<'_, api::NetworkPruneResponse> {
-        ready(self.0.networks.prune(&filters))
+        later(async move { self.0.networks.prune(&filters).await })
     }
 }
 

@@ -15,11 +15,13 @@ const GETLINK: u16 = 18;
 const NEWADDR: u16 = 20;
 const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
+const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const OPER_UP: u8 = 6;
@@ -152,6 +154,67 @@ pub fn add_veth(r: &mut Requests, veth: &Veth<'_>) {
     });
 }
 
+/// How macvlan links of one parent see each other (`include/uapi/linux/if_link.h`, MACVLAN_MODE_*).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MacvlanMode {
+    /// Not at all.
+    Private,
+    /// Through the switch that the parent is connected to.
+    Vepa,
+    /// Directly.
+    Bridge,
+    /// There is only one, which owns the parent.
+    Passthru,
+}
+
+/// Makes a macvlan link in another network namespace, down.
+pub fn add_macvlan(
+    r: &mut Requests,
+    parent: u32,
+    mode: MacvlanMode,
+    name: &str,
+    mac: Option<[u8; 6]>,
+    netns: BorrowedFd<'_>,
+    mtu: u32,
+) {
+    r.begin("add macvlan link", NEWLINK, F_CREATE | F_EXCL);
+    put_link(r, Which::Name(name), 0, 0);
+    r.attr_u32(IFLA_LINK, parent);
+    r.attr_u32(IFLA_MTU, mtu);
+    if let Some(mac) = mac {
+        r.attr(IFLA_ADDRESS, &mac);
+    }
+    r.attr_u32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
+    let number = match mode {
+        MacvlanMode::Private => 1,
+        MacvlanMode::Vepa => 2,
+        MacvlanMode::Bridge => 4,
+        MacvlanMode::Passthru => 8,
+    };
+    r.nest(IFLA_LINKINFO, |r| {
+        r.attr(INFO_KIND, b"macvlan");
+        r.nest(INFO_DATA, |r| r.attr_u32(1, number));
+    });
+}
+
+/// Makes an 802.1q link on a parent, down.
+pub fn add_vlan(r: &mut Requests, name: &str, parent: u32, tag: u16) {
+    r.begin("add vlan link", NEWLINK, F_CREATE | F_EXCL);
+    put_link(r, Which::Name(name), 0, 0);
+    r.attr_u32(IFLA_LINK, parent);
+    r.nest(IFLA_LINKINFO, |r| {
+        r.attr(INFO_KIND, b"vlan");
+        r.nest(INFO_DATA, |r| r.attr(1, &tag.to_ne_bytes()));
+    });
+}
+
+/// Makes a link without another end, down: the parent of a macvlan network that has none.
+pub fn add_dummy(r: &mut Requests, name: &str) {
+    r.begin("add dummy link", NEWLINK, F_CREATE | F_EXCL);
+    put_link(r, Which::Name(name), 0, 0);
+    r.nest(IFLA_LINKINFO, |r| r.attr(INFO_KIND, b"dummy"));
+}
+
 /// Makes a bridge, down. The Ethernet address is fixed so that it does not follow the lowest of its ports.
 pub fn add_bridge(r: &mut Requests, name: &str, mac: [u8; 6], mtu: u32) {
     r.begin("add bridge link", NEWLINK, F_CREATE | F_EXCL);
@@ -254,22 +317,61 @@ pub fn add_address(r: &mut Requests, link: u32, address: IpAddr, prefix: u8, bro
 
 /// Adds a route through a gateway; `None` is the default route.
 pub fn add_route(r: &mut Requests, destination: Option<(IpAddr, u8)>, gateway: IpAddr, link: u32) {
+    put_route(r, NEWROUTE, F_CREATE | F_EXCL, destination, Some(gateway), Some(link));
+}
+
+/// Sets the default route of a family to a gateway, or to a link without one, over one that is there.
+pub fn replace_default(r: &mut Requests, ipv6: bool, gateway: Option<IpAddr>, link: u32) {
+    let any =
+        if ipv6 { IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED) };
+    put_route(r, NEWROUTE, F_CREATE | F_REPLACE, Some((any, 0)), gateway, Some(link));
+}
+
+/// Deletes the default route of a family.
+///
+/// # Errors
+/// `ESRCH` if there is none.
+pub fn delete_default(r: &mut Requests, ipv6: bool) {
+    let any =
+        if ipv6 { IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED) };
+    put_route(r, DELROUTE, 0, Some((any, 0)), None, None);
+}
+
+fn put_route(
+    r: &mut Requests,
+    kind: u16,
+    flags: u16,
+    destination: Option<(IpAddr, u8)>,
+    gateway: Option<IpAddr>,
+    link: Option<u32>,
+) {
     const DST: u16 = 1;
     const OIF: u16 = 4;
     const GATEWAY: u16 = 5;
     const TABLE_MAIN: u8 = 254;
     const PROTO_BOOT: u8 = 3;
     const UNICAST: u8 = 1;
-    let (bytes, length, family) = octets(gateway);
-    r.begin("add route", NEWROUTE, F_CREATE | F_EXCL);
+    const SCOPE_LINK: u8 = 253;
+    let any = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+    let (bytes, length, family) = octets(gateway.or(destination.map(|d| d.0)).unwrap_or(any));
+    r.begin(if kind == DELROUTE { "delete route" } else { "add route" }, kind, flags);
     let bits = destination.map_or(0, |d| d.1);
-    r.put(&[family, bits, 0, 0, TABLE_MAIN, PROTO_BOOT, 0, UNICAST, 0, 0, 0, 0]);
-    if let Some((destination, _)) = destination {
+    // Without a gateway, what is behind the link is on the link.
+    let scope = if gateway.is_none() && kind == NEWROUTE && family == AF_INET { SCOPE_LINK } else { 0 };
+    let (protocol, unicast) = if kind == DELROUTE { (0, 0) } else { (PROTO_BOOT, UNICAST) };
+    r.put(&[family, bits, 0, 0, TABLE_MAIN, protocol, scope, unicast, 0, 0, 0, 0]);
+    if let Some((destination, bits)) = destination
+        && bits > 0
+    {
         let (bytes, length, _) = octets(destination);
         r.attr(DST, &bytes[..length]);
     }
-    r.attr(GATEWAY, &bytes[..length]);
-    r.attr_u32(OIF, link);
+    if gateway.is_some() {
+        r.attr(GATEWAY, &bytes[..length]);
+    }
+    if let Some(link) = link {
+        r.attr_u32(OIF, link);
+    }
 }
 
 fn read_link(message: &Message<'_>) -> Option<Link> {

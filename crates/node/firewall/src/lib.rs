@@ -16,5 +16,5 @@ mod table;
 pub use element::{Published, elements};
 pub use error::FirewallError;
 pub use protocol::Protocol;
-pub use rules::{Bridge, Chain, Families, Map, RuleSet, rule_set};
+pub use rules::{Bridge, Chain, Face, Families, GatewayMode, Map, RuleSet, Set, rule_set};
 pub use table::Table;

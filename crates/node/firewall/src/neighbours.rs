@@ -71,6 +71,17 @@ pub enum Change {
         /// The rule after which it goes; the chain's start if absent.
         after: Option<u64>,
     },
+    /// Removes a rule of ours for a bridge that is gone.
+    Remove {
+        /// Family of the table.
+        family: Family,
+        /// The table.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The rule.
+        handle: u64,
+    },
     /// Makes FORWARD drop by policy.
     DropRest {
         /// `ip` or `ip6`.
@@ -112,6 +123,15 @@ pub fn plan(wish: &Wish, own_table: &str, chains: &[ChainInfo], forwarding: &[Fo
             Family::Other(_) => false,
         };
         let ours = c.family == Family::Inet && c.table == own_table;
+        if !ours {
+            let stale = f.rules.iter().filter(|r| is_stale(wish, r));
+            changes.extend(stale.map(|r| Change::Remove {
+                family: c.family,
+                table: c.table.clone(),
+                chain: c.name.clone(),
+                handle: r.handle,
+            }));
+        }
         if wanted && !ours && (c.drop || is_forward(c, c.family)) {
             // Before CallUser of the same chain, so that the call ends up first.
             let at =
@@ -122,6 +142,13 @@ pub fn plan(wish: &Wish, own_table: &str, chains: &[ChainInfo], forwarding: &[Fo
         }
     }
     changes
+}
+
+/// A rule with our tag for a bridge that we no longer have.
+fn is_stale(wish: &Wish, rule: &RuleInfo) -> bool {
+    let Some(rest) = rule.comment.as_deref().and_then(|c| c.strip_prefix(wish.tag.as_str())) else { return false };
+    let bridge = rest.strip_prefix(":from:").or_else(|| rest.strip_prefix(":to:"));
+    bridge.is_some_and(|bridge| !wish.bridges.iter().any(|b| b == bridge))
 }
 
 fn is_forward(chain: &ChainInfo, family: Family) -> bool {
@@ -183,6 +210,7 @@ fn write(change: &Change, tag: &str, batch: &mut Batch) {
             let place = after.map_or(Place::First, Place::After);
             batch.add_rule(*family, table, chain, place, &rule, &comment(tag, bridge, *incoming));
         }
+        Change::Remove { family, table, chain, handle } => batch.delete_rule(*family, table, chain, *handle),
         Change::DropRest { family } => batch.set_policy(*family, FILTER, FORWARD, true),
     }
 }
@@ -202,7 +230,7 @@ pub fn settle(table: &Table, wish: &Wish) -> Result<Vec<Change>, FirewallError> 
     let mut groups: Vec<((Family, String), Batch)> = Vec::new();
     for change in &changes {
         let key = match change {
-            Change::Accept { family, table, .. } => (*family, table.clone()),
+            Change::Accept { family, table, .. } | Change::Remove { family, table, .. } => (*family, table.clone()),
             Change::AddChains { family, .. } | Change::CallUser { family } | Change::DropRest { family } => {
                 (*family, FILTER.to_owned())
             }

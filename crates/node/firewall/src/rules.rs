@@ -2,24 +2,55 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
 use wharf_ipam::Cidr;
-use wharf_netlink::nft::{Base, CtKey, Expr, Hook, Kind, MapType, MetaKey, PayloadBase, Verdict};
+use wharf_netlink::nft::{Base, CtKey, Expr, Hook, Kind, MapType, MetaKey, PayloadBase, SetType, Verdict};
 
-use crate::element::{BY_ADDRESS4, BY_ADDRESS6, BY_PORT4, BY_PORT6};
+use crate::element::{BY_ADDRESS4, BY_ADDRESS6, BY_PORT4, BY_PORT6, OPEN4, OPEN6};
+
+/// How containers of a bridge are reached from outside, per family (Docker's gateway modes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Published ports by translation; everything else is dropped.
+    #[default]
+    Nat,
+    /// As `Nat`, but ports that are not published can be reached by the container's own address.
+    NatUnprotected,
+    /// No translation in either direction; published ports by the container's own address.
+    Routed,
+    /// The host itself has no address on the bridge. For internal networks only.
+    Isolated,
+}
+
+/// One address family of a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Face {
+    /// Its subnet.
+    pub subnet: Cidr,
+    /// How it is reached.
+    pub mode: GatewayMode,
+    /// Outgoing traffic gets the host's address.
+    pub masquerade: bool,
+    /// The host's address that outgoing traffic gets; absent: that of the outgoing interface.
+    pub source: Option<IpAddr>,
+}
 
 /// A bridge, as the rules need to know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Bridge {
     /// The link's name.
     pub name: String,
-    /// IPv4 subnet.
-    pub subnet: Option<Cidr>,
-    /// IPv6 subnet.
-    pub subnet_v6: Option<Cidr>,
+    /// IPv4.
+    pub ipv4: Option<Face>,
+    /// IPv6.
+    pub ipv6: Option<Face>,
     /// Containers may talk to each other.
     pub icc: bool,
-    /// Outgoing traffic gets the host's address.
-    pub masquerade: bool,
+    /// Nothing goes in or out but from and to the host itself.
+    pub internal: bool,
+    /// Interfaces from which published ports are reached by the container's own address too.
+    pub trusted: Vec<String>,
 }
 
 /// For which address families rules are written.
@@ -51,11 +82,23 @@ pub struct Map {
     pub kind: MapType,
 }
 
-/// The table's content but for the maps' elements.
+/// A set that rules refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: SetType,
+}
+
+/// The table's content but for the elements of maps and sets. Maps and sets depend on the families only, so that the
+/// rules can be replaced beside them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSet {
     /// Maps, which rules refer to.
     pub maps: Vec<Map>,
+    /// Sets, which rules refer to.
+    pub sets: Vec<Set>,
     /// Chains; one that is called stands before its callers.
     pub chains: Vec<Chain>,
 }
@@ -71,6 +114,7 @@ pub fn rule_set(bridges: &[Bridge], families: Families) -> RuleSet {
     let nat = destination_nat(families);
     RuleSet {
         maps: maps(families),
+        sets: sets(families),
         chains: vec![
             Chain { name: "raw", base: base(Kind::Filter, Hook::Prerouting, -300), rules: raw(families) },
             Chain { name: "prerouting", base: base(Kind::Nat, Hook::Prerouting, -100), rules: nat.clone() },
@@ -81,6 +125,7 @@ pub fn rule_set(bridges: &[Bridge], families: Families) -> RuleSet {
                 rules: source_nat(bridges, families),
             },
             Chain { name: "isolation", base: None, rules: isolation(bridges) },
+            Chain { name: "direct", base: None, rules: direct(bridges, families) },
             Chain { name: "forward", base: base(Kind::Filter, Hook::Forward, 0), rules: forward(bridges, families) },
         ],
     }
@@ -101,6 +146,15 @@ fn maps(families: Families) -> Vec<Map> {
         maps.push(Map { name: BY_PORT6, kind: MapType { key: port, key_length: 8, ..six } });
     }
     maps
+}
+
+fn sets(families: Families) -> Vec<Set> {
+    // Address, protocol and port, as in the maps by address.
+    let port = 12 << 6 | 13;
+    let kind = |address: u32, length| SetType { key: address << 12 | port, key_length: length, timeout: false };
+    let four = families.ipv4.then(|| Set { name: OPEN4, kind: kind(7, 12) });
+    let six = families.ipv6.then(|| Set { name: OPEN6, kind: kind(8, 24) });
+    four.into_iter().chain(six).collect()
 }
 
 /// Loopback addresses never come from outside. `route_localnet`, which the bridges need for published loopback ports,
@@ -162,28 +216,36 @@ fn destination_nat(families: Families) -> Vec<(Vec<Expr>, &'static str)> {
 
 fn source_nat(bridges: &[Bridge], families: Families) -> Vec<(Vec<Expr>, &'static str)> {
     let mut rules = Vec::new();
-    for bridge in bridges {
+    for bridge in bridges.iter().filter(|b| !b.internal) {
         let outside = || interface(MetaKey::OutputName, &bridge.name, false);
         let inside = || interface(MetaKey::OutputName, &bridge.name, true);
-        if families.ipv4 && bridge.subnet.is_some() {
-            let loopback = Cidr::new(IpAddr::from([127, 0, 0, 0]), 8).ok().map(from_network).unwrap_or_default();
-            rules.push((rule([inside(), loopback, vec![Expr::Masquerade]]), "published ports on 127.0.0.1"));
-        }
-        for subnet in subnets(bridge, families) {
+        for face in faces(bridge, families).filter(|f| f.mode != GatewayMode::Routed) {
+            let subnet = face.subnet;
+            if !subnet.is_ipv6() {
+                let loopback = Cidr::new(IpAddr::from([127, 0, 0, 0]), 8).ok().map(from_network).unwrap_or_default();
+                rules.push((rule([inside(), loopback, vec![Expr::Masquerade]]), "published ports on 127.0.0.1"));
+            }
             // Addresses, not interface names: with br_netfilter the packet never leaves the bridge.
             let hairpin = [from_network(subnet), to_network(subnet), translated(), vec![Expr::Masquerade]];
             rules.push((rule(hairpin), "published ports from the same network"));
-            if bridge.masquerade {
-                rules.push((rule([from_network(subnet), outside(), vec![Expr::Masquerade]]), "outgoing"));
+            if face.masquerade {
+                rules.push((rule([from_network(subnet), outside(), leave_as(face)]), "outgoing"));
             }
         }
     }
     rules
 }
 
-fn subnets(bridge: &Bridge, families: Families) -> impl Iterator<Item = Cidr> {
-    let four = bridge.subnet.filter(|_| families.ipv4);
-    let six = bridge.subnet_v6.filter(|_| families.ipv6);
+fn leave_as(face: &Face) -> Vec<Expr> {
+    let Some(source) = face.source.filter(|s| s.is_ipv6() == face.subnet.is_ipv6()) else {
+        return vec![Expr::Masquerade];
+    };
+    vec![Expr::Load { to: R0, value: bytes(source) }, Expr::SourceNat { ipv6: source.is_ipv6(), address: R0 }]
+}
+
+fn faces(bridge: &Bridge, families: Families) -> impl Iterator<Item = &Face> {
+    let four = bridge.ipv4.as_ref().filter(|_| families.ipv4);
+    let six = bridge.ipv6.as_ref().filter(|_| families.ipv6);
     four.into_iter().chain(six)
 }
 
@@ -193,6 +255,49 @@ fn isolation(bridges: &[Bridge]) -> Vec<(Vec<Expr>, &'static str)> {
         (rule([interface(MetaKey::OutputName, &b.name, true), verdict(Verdict::Drop)]), "between networks")
     };
     bridges.iter().map(drop).collect()
+}
+
+/// Called for what comes to a bridge from somewhere else: ports that are reached by the container's own address.
+fn direct(bridges: &[Bridge], families: Families) -> Vec<(Vec<Expr>, &'static str)> {
+    let mut rules = Vec::new();
+    for b in bridges.iter().filter(|b| !b.internal) {
+        let to = || interface(MetaKey::OutputName, &b.name, true);
+        for face in faces(b, families) {
+            let six = face.subnet.is_ipv6();
+            if face.mode == GatewayMode::Routed {
+                rules.push((rule([to(), open_port(six), verdict(Verdict::Accept)]), "published ports, routed"));
+                rules.push((rule([to(), echo(six), verdict(Verdict::Accept)]), "control messages, routed"));
+            }
+            for name in &b.trusted {
+                let from = interface(MetaKey::InputName, name, true);
+                let open = rule([from, to(), open_port(six), verdict(Verdict::Accept)]);
+                rules.push((open, "published ports, from a trusted interface"));
+            }
+        }
+    }
+    rules
+}
+
+/// The packet's destination is in the set of open ports.
+fn open_port(ipv6: bool) -> Vec<Expr> {
+    let (offset, length, words) = if ipv6 { (24, 16, 4) } else { (16, 4, 1) };
+    let mut rule = family(ipv6);
+    rule.extend([
+        Expr::Payload { base: PayloadBase::Network, offset, length, to: R0 },
+        Expr::Meta { key: MetaKey::Protocol, to: R0 + words },
+        Expr::Payload { base: PayloadBase::Transport, offset: 2, length: 2, to: R0 + words + 1 },
+        Expr::Lookup { set: if ipv6 { OPEN6 } else { OPEN4 }.to_owned(), from: R0, to: None },
+    ]);
+    rule
+}
+
+/// ICMP or ICMPv6, without which routed networks do not work (path MTU).
+fn echo(ipv6: bool) -> Vec<Expr> {
+    let number = if ipv6 { 58 } else { 1 };
+    let mut rule = family(ipv6);
+    rule.push(Expr::Meta { key: MetaKey::Protocol, to: R0 });
+    rule.push(Expr::Compare { from: R0, equal: true, value: vec![number] });
+    rule
 }
 
 fn forward(bridges: &[Bridge], families: Families) -> Vec<(Vec<Expr>, &'static str)> {
@@ -211,13 +316,25 @@ fn forward(bridges: &[Bridge], families: Families) -> Vec<(Vec<Expr>, &'static s
         let decision = if b.icc { Verdict::Accept } else { Verdict::Drop };
         rules.push((rule([scope.clone(), from(b), to(b), verdict(decision)]), "within a network"));
     }
-    for b in bridges {
+    for b in bridges.iter().filter(|b| b.internal) {
+        rules.push((rule([scope.clone(), from(b), verdict(Verdict::Drop)]), "out of an internal network"));
+        rules.push((rule([scope.clone(), to(b), verdict(Verdict::Drop)]), "into an internal network"));
+    }
+    if bridges.iter().any(|b| !direct(std::slice::from_ref(b), families).is_empty()) {
+        rules.push((rule([verdict(Verdict::Jump("direct".into()))]), "ports by the container's address"));
+    }
+    let external = || bridges.iter().filter(|b| !b.internal);
+    for b in external() {
         let isolate = rule([scope.clone(), from(b), verdict(Verdict::Jump("isolation".into()))]);
         rules.push((isolate, "to another network"));
         rules.push((rule([from(b), verdict(Verdict::Accept)]), "outgoing"));
     }
-    for b in bridges {
+    for b in external() {
         rules.push((rule([to(b), translated(), verdict(Verdict::Accept)]), "published ports"));
+        for face in faces(b, families).filter(|f| f.mode == GatewayMode::NatUnprotected) {
+            let six = face.subnet.is_ipv6();
+            rules.push((rule([family(six), to(b), verdict(Verdict::Accept)]), "unprotected ports"));
+        }
         rules.push((rule([scope.clone(), to(b), verdict(Verdict::Drop)]), "unpublished ports"));
     }
     rules
@@ -252,16 +369,19 @@ fn to_network(network: Cidr) -> Vec<Expr> {
 }
 
 fn within(network: Cidr, offset: u32) -> Vec<Expr> {
-    let bytes = |a: IpAddr| match a {
-        IpAddr::V4(a) => a.octets().to_vec(),
-        IpAddr::V6(a) => a.octets().to_vec(),
-    };
     let value = bytes(network.network().address());
     let mut rule = family(network.is_ipv6());
     rule.push(Expr::Payload { base: PayloadBase::Network, offset, length: value.len() as u32, to: R0 });
     rule.push(Expr::Mask { from: R0, to: R0, mask: bytes(network.netmask()) });
     rule.push(Expr::Compare { from: R0, equal: true, value });
     rule
+}
+
+fn bytes(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(a) => a.octets().to_vec(),
+        IpAddr::V6(a) => a.octets().to_vec(),
+    }
 }
 
 /// The connection's destination was translated: it came for a published port.
@@ -282,8 +402,9 @@ mod tests {
     use super::*;
 
     fn bridge(name: &str, icc: bool) -> Bridge {
-        let subnet = Some("172.17.0.0/16".parse().unwrap());
-        Bridge { name: name.into(), subnet, subnet_v6: None, icc, masquerade: true }
+        let subnet = "172.17.0.0/16".parse().unwrap();
+        let face = Face { subnet, mode: GatewayMode::Nat, masquerade: true, source: None };
+        Bridge { name: name.into(), ipv4: Some(face), ipv6: None, icc, internal: false, trusted: Vec::new() }
     }
 
     const BOTH: Families = Families { ipv4: true, ipv6: true };
@@ -341,5 +462,27 @@ mod tests {
             rule_set(&bridges, BOTH).chains.iter().map(|c| c.rules.len()).sum::<usize>()
         };
         assert_eq!(count(21) - count(20), count(2) - count(1));
+    }
+
+    #[test]
+    fn an_internal_network_is_closed_before_anything_else_is_decided() {
+        let set = rule_set(&[Bridge { internal: true, ..bridge("a", true) }, bridge("b", true)], BOTH);
+        let want = ["known connections", "within a network", "within a network", "out of an internal network"];
+        assert_eq!(comments(&set, "forward")[..4], want);
+        let nat = set.chains.iter().find(|c| c.name == "postrouting").unwrap();
+        assert_eq!(nat.rules.len(), 3, "only the other network's");
+    }
+
+    #[test]
+    fn a_routed_network_is_not_translated_and_opens_its_published_ports_by_address() {
+        let mut routed = bridge("a", true);
+        routed.ipv4.as_mut().unwrap().mode = GatewayMode::Routed;
+        let set = rule_set(&[routed], BOTH);
+        assert!(comments(&set, "postrouting").is_empty());
+        assert_eq!(comments(&set, "direct"), ["published ports, routed", "control messages, routed"]);
+        assert!(comments(&set, "forward").contains(&"ports by the container's address"));
+        assert!(
+            !comments(&rule_set(&[bridge("a", true)], BOTH), "forward").contains(&"ports by the container's address")
+        );
     }
 }

@@ -40,6 +40,10 @@ impl Table {
         for (id, map) in set.maps.iter().enumerate() {
             batch.add_map(Family::Inet, &self.name, map.name, map.kind, id as u32 + 1);
         }
+        for (id, wanted) in set.sets.iter().enumerate() {
+            let id = (set.maps.len() + id) as u32 + 1;
+            batch.add_set(Family::Inet, &self.name, wanted.name, wanted.kind, id);
+        }
         for chain in &set.chains {
             batch.add_chain(Family::Inet, &self.name, chain.name, chain.base, None);
         }
@@ -52,6 +56,23 @@ impl Table {
             batch.add_elements(Family::Inet, &self.name, map, &elements);
         }
         self.commit("writing table", batch)
+    }
+
+    /// Replaces the rules of the chains in which two rule sets of the same families differ, in one transaction. Maps and
+    /// sets keep their elements.
+    pub fn change(&self, from: &RuleSet, to: &RuleSet) -> Result<(), FirewallError> {
+        let mut batch = Batch::new();
+        for (old, new) in from.chains.iter().zip(&to.chains).filter(|(old, new)| old != new) {
+            // One that grows at its end grows only there.
+            let kept = if new.rules.starts_with(&old.rules) { old.rules.len() } else { 0 };
+            if kept == 0 {
+                batch.flush_chain(Family::Inet, &self.name, new.name);
+            }
+            for (rule, comment) in &new.rules[kept..] {
+                batch.add_rule(Family::Inet, &self.name, new.name, Place::Last, rule, comment);
+            }
+        }
+        self.commit("changing rules of table", batch)
     }
 
     /// Publishes ports. Work is constant per port.

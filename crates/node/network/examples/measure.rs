@@ -103,7 +103,7 @@ fn main() {
         bridge.ipv6 = ipv6;
         let instance = InstanceId::from_bytes([9; 6]);
         let config = NetworkConfig { bridge: Some(bridge), pool_size, ..NetworkConfig::new(instance) };
-        Networks::open(config, vec![])
+        Networks::open(config, vec![], vec![])
     };
     let pause = Duration::from_millis(5);
     for (pool, ipv6) in [(4, false), (4, true), (0, false)] {

@@ -24,7 +24,7 @@ pub(crate) struct Opened {
     pub(crate) created: bool,
 }
 
-fn link_failed<'a>(action: &'static str, link: &'a str) -> impl Fn(NetlinkError) -> NetworkError + 'a {
+pub(crate) fn link_failed<'a>(action: &'static str, link: &'a str) -> impl Fn(NetlinkError) -> NetworkError + 'a {
     move |source| NetworkError::Link { action, link: link.to_owned(), source }
 }
 
@@ -87,7 +87,7 @@ fn mismatch(bridge: &BridgeConfig, reason: &str) -> NetworkError {
 }
 
 /// The kernel's own rule for interface names (`dev_valid_name`).
-fn check_name(name: &str) -> Result<(), NetworkError> {
+pub(crate) fn check_name(name: &str) -> Result<(), NetworkError> {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c == '\0';
     if name.is_empty() || name.len() > 15 || name == "." || name == ".." || name.contains(bad) {
         return Err(NetworkError::BridgeName(name.to_owned()));
@@ -143,7 +143,7 @@ fn address(
 }
 
 /// What a new subnet must not overlap: routes, addresses and name servers of the host.
-fn taken(addresses: &[route::Address], host: &mut Socket) -> Result<Vec<Cidr>, NetworkError> {
+pub(crate) fn taken(addresses: &[route::Address], host: &mut Socket) -> Result<Vec<Cidr>, NetworkError> {
     let mut taken: Vec<Cidr> = addresses.iter().filter_map(|a| Cidr::new(a.address, a.prefix).ok()).collect();
     let routes = route::routes(host).map_err(link_failed("reading routes for", "a free subnet"))?;
     let destinations = routes.iter().filter_map(|r| r.destination);
@@ -163,16 +163,19 @@ fn address_v6(config: &NetworkConfig, bridge: &BridgeConfig) -> Result<Cidr, Net
     let subnet = match bridge.fixed_cidr_v6 {
         Some(fixed) if fixed.is_ipv6() => fixed.network(),
         Some(fixed) => return Err(wrong(fixed)),
-        None => {
-            let id = u128::from_str_radix(&config.instance.as_str()[..10], 16).unwrap_or_default();
-            let network = Ipv6Addr::from_bits(0xfd << 120 | id << 80);
-            Cidr::new(network.into(), 64).map_err(|e| mismatch(bridge, &e.to_string()))?
-        }
+        None => unique_local(&config.instance, 64),
     };
     Cidr::new(subnet.at(1), subnet.prefix()).map_err(|e| mismatch(bridge, &e.to_string()))
 }
 
-fn parameters(name: &str, created: bool, ipv6: bool) -> Result<(), NetworkError> {
+/// The unique local network (RFC 4193) whose global id is the instance id.
+pub(crate) fn unique_local(instance: &InstanceId, prefix: u8) -> Cidr {
+    let id = u128::from_str_radix(&instance.as_str()[..10], 16).unwrap_or_default();
+    let network = IpAddr::V6(Ipv6Addr::from_bits(0xfd << 120 | id << 80));
+    Cidr::new(network, prefix).unwrap_or(Cidr::single(network))
+}
+
+pub(crate) fn parameters(name: &str, created: bool, ipv6: bool) -> Result<(), NetworkError> {
     // The host must not take routes from a container's router advertisements (CVE-2020-13401).
     sysctl::write_if_present(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
     sysctl::write_if_present(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
@@ -188,11 +191,11 @@ pub(crate) fn allow_loopback(name: &str, allow: bool) -> Result<(), NetworkError
     sysctl::write_if_present(&format!("ipv4/conf/{name}/route_localnet"), if allow { "1" } else { "0" })
 }
 
-/// Removes links that carry this instance's alias and that nobody owns: sandboxes of a dead daemon, and a bridge of
-/// another name that nothing hangs on.
+/// Removes links that carry this instance's alias and that nobody owns: sandboxes of a dead daemon, and bridges and
+/// parents of no network, that nothing hangs on.
 pub(crate) fn sweep(
     instance: &InstanceId,
-    bridge: Option<&str>,
+    networks: &[&str],
     owned: &[&str],
     host: &mut Socket,
 ) -> Result<(), NetworkError> {
@@ -203,7 +206,7 @@ pub(crate) fn sweep(
         let in_use = || links.iter().any(|port| port.master == Some(link.index) && kept(port));
         let keep = match link.kind.as_str() {
             "veth" => kept(link),
-            "bridge" => bridge == Some(&link.name) || in_use(),
+            "bridge" | "vlan" | "dummy" => networks.contains(&link.name.as_str()) || in_use(),
             _ => true,
         };
         if !keep {

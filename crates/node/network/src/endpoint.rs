@@ -50,17 +50,40 @@ pub struct BoundPort {
     pub host_port: u16,
 }
 
+/// A wish for an endpoint on any network, in a namespace that the container has.
+#[derive(Clone, Debug, Default)]
+pub struct JoinRequest {
+    /// The network: [`crate::DEFAULT_NETWORK`] or an id.
+    pub network: String,
+    /// The link's name in the container.
+    pub link: String,
+    /// The sandbox's id, the same for all endpoints of a container.
+    pub sandbox: String,
+    /// The Ethernet address; otherwise it follows from the IP address.
+    pub mac: Option<MacAddress>,
+    /// This IPv4 address, and no other.
+    pub ipv4: Option<Ipv4Addr>,
+    /// This IPv6 address, and no other.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Link-local addresses to have besides.
+    pub link_local: Vec<IpAddr>,
+    /// Kernel parameters of the link: names as `net.ipv4.conf.IFNAME.log_martians`, and values.
+    pub sysctls: Vec<(String, String)>,
+}
+
 /// An endpoint that exists. Everything that a later daemon must know about it, so the engine stores it with the
 /// container and hands it to [`crate::Networks::open`] when it adopts the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
     /// 64 hexadecimal digits, made here.
     pub id: String,
+    /// The network: [`crate::DEFAULT_NETWORK`] or an id.
+    pub network: String,
     /// Identifies the sandbox: 64 hexadecimal digits, made here.
     pub sandbox: String,
     /// The container.
     pub container: ContainerId,
-    /// The link on the host.
+    /// The link on the host; empty for macvlan, whose links are in the container only.
     pub host_link: String,
     /// The link's name in the container: `eth0`.
     pub link: String,
@@ -74,7 +97,7 @@ pub struct Endpoint {
     pub ipv6: Option<Cidr>,
     /// The IPv6 gateway.
     pub gateway_v6: Option<Ipv6Addr>,
-    /// Published ports, ordered.
+    /// Published ports, ordered. One without host port is reached by the container's own address only.
     pub ports: Vec<BoundPort>,
 }
 
@@ -90,6 +113,15 @@ pub struct Relay {
     pub to: SocketAddr,
 }
 
+/// Sockets that go with published ports.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// Sockets that keep the published ports reserved while the shim holds them.
+    pub hold: Vec<OwnedFd>,
+    /// Sockets that the shim serves.
+    pub relays: Vec<Relay>,
+}
+
 /// What [`crate::Networks::attach`] made.
 #[derive(Debug)]
 pub struct Attachment {
@@ -98,8 +130,6 @@ pub struct Attachment {
     /// The network namespace for the container, with loopback up and these sysctls set as Docker does:
     /// `net.ipv4.ip_unprivileged_port_start=0`, `net.ipv4.ping_group_range=0 2147483647`.
     pub netns: OwnedFd,
-    /// Sockets that keep the published ports reserved while the shim holds them.
-    pub hold: Vec<OwnedFd>,
-    /// Sockets that the shim serves.
-    pub relays: Vec<Relay>,
+    /// The sockets of its published ports.
+    pub sockets: Sockets,
 }

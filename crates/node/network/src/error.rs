@@ -60,6 +60,26 @@ pub enum NetworkError {
         /// What does not fit.
         reason: String,
     },
+    /// The resolver of a namespace could not be set up.
+    #[error(transparent)]
+    Resolver(#[from] wharf_dns::DnsError),
+    /// No such network.
+    #[error("network {0} not found")]
+    NoNetwork(String),
+    /// The parent of a macvlan network does not exist.
+    #[error("parent interface {0} does not exist")]
+    NoParent(String),
+    /// The kernel does not have this kind of link.
+    #[error("operation not supported")]
+    Unsupported,
+    /// A kernel parameter of an endpoint could not be set.
+    #[error("could not set sysctl {name}")]
+    Sysctl {
+        /// Its name.
+        name: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// There is no default bridge (`--bridge none`).
     #[error("network bridge not found")]
     NoDefaultNetwork,
@@ -141,7 +161,9 @@ impl HasKind for NetworkError {
             Self::Subnet(e) => e.kind(),
             Self::NoBridge(_) | Self::NotABridge(_) | Self::NoBridgeAddress(_) => Kind::System,
             Self::BridgeName(_) | Self::Config { .. } => Kind::Invalid,
-            Self::NoDefaultNetwork => Kind::NotFound,
+            Self::NoDefaultNetwork | Self::NoNetwork(_) => Kind::NotFound,
+            Self::NoParent(_) => Kind::Invalid,
+            Self::Unsupported | Self::Resolver(_) | Self::Sysctl { .. } => Kind::System,
             Self::PortAllocated { .. } | Self::PortBind { .. } => Kind::System,
             Self::PortsExhausted { .. } | Self::PortFamily { .. } => Kind::System,
         }

@@ -7,24 +7,33 @@
 
 mod bridge;
 mod config;
+mod create;
 mod endpoint;
 mod error;
 mod hosts;
+mod join;
+mod links;
 mod netns;
 mod networks;
 mod ports;
+mod publish;
 mod random;
 mod resolv;
+mod resolver;
 mod sandbox;
 mod solitude;
+mod spec;
+mod state;
 mod sysctl;
 mod worker;
 
 pub use config::{BridgeConfig, NetworkConfig};
-pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, PortRequest, Relay};
+pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, JoinRequest, PortRequest, Relay, Sockets};
 pub use error::NetworkError;
 pub use hosts::{HostsEntry, hosts_file};
 pub use networks::{BridgeInfo, Networks};
-pub use resolv::{ResolvMode, ResolvOptions, resolv_conf, resolv_conf_path};
-pub use wharf_firewall::Protocol;
+pub use resolv::{ResolvMode, ResolvOptions, Server, resolv_conf, resolv_conf_path, upstreams};
+pub use spec::{BridgeDriver, DEFAULT_NETWORK, Driver, MacvlanDriver, NetworkSpec, Subnet, macvlan_mode};
+pub use wharf_firewall::{GatewayMode, Protocol};
 pub use wharf_ipam::{Cidr, MacAddress};
+pub use wharf_netlink::route::MacvlanMode;

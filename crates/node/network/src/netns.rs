@@ -1,6 +1,6 @@
 //! Network namespaces of threads.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -28,6 +28,17 @@ pub(crate) fn in_new<T>(
     rustix::thread::unshare(UnshareFlags::NEWNET).map_err(failed("making"))?;
     let _return = Return(home);
     work(current()?)
+}
+
+/// Runs `work` with the calling thread in an existing network namespace, then brings the thread back to `home`.
+pub(crate) fn within<T>(
+    home: &OwnedFd,
+    netns: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, NetworkError>,
+) -> Result<T, NetworkError> {
+    rustix::thread::move_into_link_name_space(netns, Some(LinkNameSpaceType::Network)).map_err(failed("entering"))?;
+    let _return = Return(home);
+    work()
 }
 
 struct Return<'a>(&'a OwnedFd);

@@ -1,21 +1,24 @@
 //! The daemon's networks.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_firewall::neighbours::{self, Wish};
-use wharf_firewall::{Bridge, Families, Protocol, Published, RuleSet, Table, rule_set};
-use wharf_ipam::{Cidr, MacAddress, Pool};
+use wharf_firewall::{Bridge, Face, Families, GatewayMode, Published, RuleSet, Table, rule_set};
+use wharf_ipam::{Cidr, MacAddress};
 use wharf_netlink::{Family, Socket};
 
 use crate::bridge::{self, Opened};
-use crate::ports::{Owner, PortTable, Reserved};
-use crate::sandbox::{LINK, Plan, Sandbox, mac_of};
+use crate::links;
+use crate::publish::{addresses, udp_ports};
+use crate::sandbox::{Plan, Sandbox};
 use crate::solitude::Solitude;
+use crate::spec::{DEFAULT_NETWORK, NetworkSpec};
+use crate::state::{Net, State, adopt};
 use crate::worker::Worker;
-use crate::{Attachment, BoundPort, Endpoint, EndpointRequest, NetworkConfig, NetworkError, Relay, netns, random};
+use crate::{Attachment, Endpoint, EndpointRequest, NetworkConfig, NetworkError, netns};
 
 /// The default bridge network as it is, for listing and inspecting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +43,8 @@ pub struct BridgeInfo {
 
 /// All networks of one daemon. `Send` and `Sync`; every method takes `&self` and may be called from many threads.
 pub struct Networks {
-    shared: Arc<Shared>,
-    worker: Worker,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: Worker,
 }
 
 /// What callers and the background thread share.
@@ -62,22 +65,15 @@ pub(crate) struct Shared {
 /// The table and what it must hold.
 pub(crate) struct Rules {
     pub(crate) table: Table,
-    pub(crate) set: RuleSet,
-    pub(crate) wish: Wish,
+    pub(crate) families: Families,
     /// Held while the table's content is changed, so that a rewrite and a publication do not cross.
-    pub(crate) writing: Mutex<()>,
+    pub(crate) written: Mutex<Written>,
 }
 
-/// What changes with every container.
-pub(crate) struct State {
-    ipv4: Option<Pool>,
-    ipv6: Option<Pool>,
-    ports: PortTable,
-    /// By endpoint id.
-    endpoints: HashMap<String, Endpoint>,
-    pub(crate) ready: VecDeque<Sandbox>,
-    /// Addresses that neighbours may know under another Ethernet address than their own.
-    strange: HashSet<IpAddr>,
+/// What the table holds, and what is wanted of its neighbours.
+pub(crate) struct Written {
+    pub(crate) set: RuleSet,
+    pub(crate) wish: Wish,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,19 +82,33 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Networks {
-    /// Makes or finds the bridge, writes the rules for the endpoints of adopted containers, and removes links and
-    /// rules that carry our instance id and that none of them owns. Touches nothing else. Starts the background
-    /// thread that fills the pool and watches foreign tables.
-    pub fn open(config: NetworkConfig, adopted: Vec<Endpoint>) -> Result<Self, NetworkError> {
+    /// Makes or finds the default bridge and those of `specs`, writes the rules for the endpoints of adopted
+    /// containers, and removes links and rules that carry our instance id and that none of them owns. Touches nothing
+    /// else. Starts the background thread that fills the pool and watches foreign tables.
+    ///
+    /// A user-defined network whose link cannot be made is logged; what needs it will be told.
+    pub fn open(config: NetworkConfig, specs: Vec<NetworkSpec>, adopted: Vec<Endpoint>) -> Result<Self, NetworkError> {
         let fail =
             |source| NetworkError::Link { action: "configuring links of", link: config.instance.to_string(), source };
         let mut host = Socket::open(Family::Route).map_err(fail)?;
         let owned: Vec<&str> = adopted.iter().map(|e| e.host_link.as_str()).collect();
-        let name = config.bridge.as_ref().map(|b| b.name.as_str());
-        bridge::sweep(&config.instance, name, &owned, &mut host)?;
+        let mut kept: Vec<&str> = specs.iter().map(links::link_name).collect();
+        kept.extend(config.bridge.as_ref().map(|b| b.name.as_str()));
+        bridge::sweep(&config.instance, &kept, &owned, &mut host)?;
         let opened = config.bridge.as_ref().map(|b| bridge::open(&config, b, &mut host)).transpose()?;
-        let rules = open_rules(&config, opened.as_ref())?;
-        let state = adopt(opened.as_ref(), config.bridge.as_ref().and_then(|b| b.fixed_cidr_v6), adopted)?;
+        let mut nets = HashMap::new();
+        if let Some(opened) = &opened {
+            nets.insert(DEFAULT_NETWORK.to_owned(), Net::of_default(&config, opened)?);
+        }
+        for spec in specs {
+            let id = spec.id.clone();
+            match links::open(&config, &spec, &mut host).and_then(|(base, _)| Net::new(spec, base)) {
+                Ok(net) => drop(nets.insert(id, net)),
+                Err(e) => tracing::error!(network = id, error = %wharf_error::Chain(&e), "cannot set up the network"),
+            }
+        }
+        let rules = open_rules(&config, &nets)?;
+        let state = adopt(nets, adopted);
         let plan = plan(&config, opened.as_ref());
         let home = netns::current()?;
         let shared = Shared {
@@ -113,10 +123,12 @@ impl Networks {
             config,
         };
         shared.write_rules()?;
-        if let (Some(bridge), Some(rules)) = (&shared.bridge, &shared.rules)
-            && rules.wish.families.ipv4
-        {
-            bridge::allow_loopback(&bridge.info.name, true)?;
+        if shared.rules.as_ref().is_some_and(|r| r.families.ipv4) {
+            if let Some(bridge) = &shared.bridge {
+                bridge::allow_loopback(&bridge.info.name, true)?;
+            }
+            let specs: Vec<_> = lock(&shared.state).nets.values().filter_map(|n| n.spec.clone()).collect();
+            specs.iter().try_for_each(links::allow_loopback)?;
         }
         let shared = Arc::new(shared);
         let worker = Worker::start(Arc::clone(&shared))?;
@@ -126,6 +138,11 @@ impl Networks {
     /// The default bridge; absent with `--bridge none`.
     pub fn bridge(&self) -> Option<&BridgeInfo> {
         self.shared.bridge.as_ref().map(|b| &b.info)
+    }
+
+    /// Whether rules are written, for IPv4 and for IPv6.
+    pub fn filters(&self) -> (bool, bool) {
+        self.shared.rules.as_ref().map_or((false, false), |r| (r.families.ipv4, r.families.ipv6))
     }
 
     /// Gives a container a sandbox on the default bridge with its ports published. On error nothing stays.
@@ -160,7 +177,7 @@ impl Networks {
     pub fn detach(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
         let Some(endpoint) = lock(&self.shared.state).endpoints.remove(&endpoint.id) else { return Ok(()) };
         let withdrawn = self.shared.withdraw(&endpoint);
-        self.shared.release(&endpoint);
+        lock(&self.shared.state).release(&endpoint);
         if udp_ports(&endpoint).next().is_some() {
             self.worker.forget_containers(addresses(&endpoint));
         }
@@ -180,8 +197,13 @@ impl Networks {
         if let (Some(bridge), Some(_)) = (&shared.bridge, &shared.rules) {
             bridge::allow_loopback(&bridge.info.name, false)?;
         }
+        let specs: Vec<_> = lock(&shared.state).nets.values().filter_map(|n| n.spec.clone()).collect();
+        for spec in &specs {
+            // Made again at the next start.
+            links::close(&shared.config, spec, &mut lock(&shared.host))?;
+        }
         let rules = shared.rules.as_ref().map_or(Ok(()), |rules| {
-            let neighbours = neighbours::leave(&rules.table, &rules.wish.tag);
+            let neighbours = neighbours::leave(&rules.table, &lock(&rules.written).wish.tag);
             rules.table.remove().and(neighbours)
         });
         if let Some(opened) = shared.bridge.as_ref().filter(|b| b.created)
@@ -193,37 +215,21 @@ impl Networks {
     }
 }
 
-fn addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
-    [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().map(|c| c.address()).collect()
-}
-
-fn udp_ports(endpoint: &Endpoint) -> impl Iterator<Item = u16> {
-    endpoint.ports.iter().filter(|p| p.protocol == Protocol::Udp).map(|p| p.host_port)
-}
-
-fn open_rules(config: &NetworkConfig, opened: Option<&Opened>) -> Result<Option<Rules>, NetworkError> {
-    let ipv6 = config.ip6tables && config.bridge.as_ref().is_some_and(|b| b.ipv6);
-    let families = Families { ipv4: config.iptables, ipv6 };
-    let (Some(bridge), Some(opened)) = (&config.bridge, opened) else { return Ok(None) };
-    let (four, six) = if config.ip_forward { bridge::enable_forwarding(bridge.ipv6)? } else { (false, false) };
+fn open_rules(config: &NetworkConfig, nets: &HashMap<String, Net>) -> Result<Option<Rules>, NetworkError> {
+    let families = Families { ipv4: config.iptables, ipv6: config.ip6tables };
+    let six = nets.values().any(|n| n.rules.as_ref().is_some_and(|b| b.ipv6.is_some()));
+    let forwarding = config.ip_forward && !nets.is_empty();
+    let (four, six) = if forwarding { bridge::enable_forwarding(six)? } else { (false, false) };
     let table = Table::open(&config.table)?;
     if !families.ipv4 && !families.ipv6 {
         // An earlier life of this daemon may have written rules.
         table.remove()?;
         return Ok(None);
     }
-    let of_bridge = Bridge {
-        name: bridge.name.clone(),
-        subnet: Some(opened.info.subnet),
-        subnet_v6: opened.info.subnet_v6,
-        icc: bridge.icc,
-        masquerade: bridge.ip_masq,
-    };
-    let set = rule_set(&[of_bridge], families);
     let drop_rest = Families { ipv4: four && families.ipv4, ipv6: six && families.ipv6 };
-    let wish =
-        Wish { tag: format!("wharf:{}", config.instance), bridges: vec![bridge.name.clone()], families, drop_rest };
-    Ok(Some(Rules { table, set, wish, writing: Mutex::new(()) }))
+    let wish = Wish { tag: format!("wharf:{}", config.instance), bridges: Vec::new(), families, drop_rest };
+    let written = Mutex::new(Written { set: rule_set(&[], families), wish });
+    Ok(Some(Rules { table, families, written }))
 }
 
 fn plan(config: &NetworkConfig, opened: Option<&Opened>) -> Option<Plan> {
@@ -238,48 +244,22 @@ fn plan(config: &NetworkConfig, opened: Option<&Opened>) -> Option<Plan> {
     })
 }
 
-/// Builds the state from the bridge and the containers that live already.
-fn adopt(opened: Option<&Opened>, range_v6: Option<Cidr>, adopted: Vec<Endpoint>) -> Result<State, NetworkError> {
-    let mut state = State {
-        ipv4: None,
-        ipv6: None,
-        ports: PortTable::default(),
-        endpoints: HashMap::new(),
-        ready: VecDeque::new(),
-        strange: HashSet::new(),
-    };
-    if let Some(opened) = opened {
-        let mut four = Pool::new(opened.info.subnet, opened.info.range)?;
-        let mut six = opened.info.subnet_v6.map(|s| Pool::new(s, range_v6)).transpose()?;
-        let own = [Some(opened.address), Some(opened.info.gateway.into()), opened.address_v6];
-        let containers = adopted.iter().flat_map(addresses);
-        let gateway_v6 = opened.info.gateway_v6.map(IpAddr::V6);
-        for address in own.into_iter().flatten().chain(gateway_v6).chain(containers) {
-            // Taken twice (bridge and gateway are one) or of a former subnet: both leave nothing to reserve.
-            let _ = four.take(address);
-            let _ = six.as_mut().map(|pool| pool.take(address));
-        }
-        (state.ipv4, state.ipv6) = (Some(four), six);
-    }
-    for endpoint in adopted {
-        endpoint.ports.iter().for_each(|p| state.ports.adopt(p));
-        state.endpoints.insert(endpoint.id.clone(), endpoint);
-    }
-    Ok(state)
-}
-
-/// The ports of an endpoint that NAT serves.
-fn published(endpoint: &Endpoint) -> Vec<Published> {
-    let to = |p: &BoundPort| {
-        let address = if p.host_ip.is_ipv6() { endpoint.ipv6 } else { endpoint.ipv4 }?;
-        let to = SocketAddr::new(address.address(), p.container_port);
-        Some(Published { protocol: p.protocol, host: p.host_ip, port: p.host_port, to })
-    };
-    endpoint.ports.iter().filter_map(to).collect()
+/// The default bridge as the rules need to know it.
+pub(crate) fn default_rules(config: &NetworkConfig, opened: &Opened) -> Option<Bridge> {
+    let bridge = config.bridge.as_ref()?;
+    let face = |subnet| Face { subnet, mode: GatewayMode::Nat, masquerade: bridge.ip_masq, source: None };
+    Some(Bridge {
+        name: bridge.name.clone(),
+        ipv4: Some(face(opened.info.subnet)),
+        ipv6: opened.info.subnet_v6.map(face),
+        icc: bridge.icc,
+        internal: false,
+        trusted: Vec::new(),
+    })
 }
 
 impl Shared {
-    fn ready(&self) -> Option<Sandbox> {
+    pub(crate) fn ready(&self) -> Option<Sandbox> {
         let take = || lock(&self.state).ready.pop_front();
         take().or_else(|| {
             let _filled = lock(&self.filling);
@@ -291,17 +271,10 @@ impl Shared {
     pub(crate) fn build(&self, plan: &Plan) -> Result<Sandbox, NetworkError> {
         let (ipv4, ipv6, announce) = {
             let mut state = lock(&self.state);
-            let State { ipv4, ipv6, strange, .. } = &mut *state;
-            let pool = ipv4.as_mut().ok_or(NetworkError::NoDefaultNetwork)?;
-            let four = pool.take_any()?;
-            let six = match ipv6.as_mut().map(Pool::take_any) {
-                Some(Err(e)) => {
-                    pool.release(four.address());
-                    return Err(e.into());
-                }
-                six => six.and_then(Result::ok),
-            };
-            (four, six, strange.remove(&four.address()))
+            let net = state.nets.get_mut(DEFAULT_NETWORK).ok_or(NetworkError::NoDefaultNetwork)?;
+            let (four, six) = net.take(None, None)?;
+            let four = four.ok_or(NetworkError::NoDefaultNetwork)?;
+            (four, six, state.strange.remove(&(DEFAULT_NETWORK.to_owned(), four.address())))
         };
         let built = Sandbox::build(plan, &self.home, ipv4, ipv6);
         match built {
@@ -311,137 +284,65 @@ impl Shared {
             }
             Err(e) => {
                 let mut state = lock(&self.state);
-                [Some(ipv4), ipv6].into_iter().flatten().for_each(|c| state.give_back(c.address()));
+                [Some(ipv4), ipv6].into_iter().flatten().for_each(|c| state.give_back(DEFAULT_NETWORK, c.address()));
                 Err(e)
             }
         }
     }
 
-    fn finish(&self, mut sandbox: Sandbox, request: &EndpointRequest) -> Result<Attachment, NetworkError> {
-        let id = random::id()?;
-        let reserved = {
-            let mut state = lock(&self.state);
-            let binding = self.config.bridge.as_ref().and_then(|b| b.host_binding);
-            let owner = Owner { name: &request.name, endpoint: &id, address: sandbox.ipv4.address(), binding };
-            match state.ports.reserve(&request.ports, owner) {
-                Ok(reserved) => reserved,
-                Err(e) => {
-                    // Untouched so far: the next container takes it.
-                    state.ready.push_front(sandbox);
-                    return Err(e);
-                }
-            }
-        };
-        let mut ports: Vec<_> = reserved.iter().map(|r| r.port).collect();
-        ports.sort_by_key(|p| (p.container_port, p.protocol, p.host_ip, p.host_port));
-        let mut endpoint = Endpoint {
-            id,
-            sandbox: random::id()?,
-            container: request.container.clone(),
-            host_link: sandbox.host_link.clone(),
-            link: LINK.to_owned(),
-            mac: request.mac.unwrap_or(sandbox.mac),
-            ipv4: Some(sandbox.ipv4),
-            gateway: self.bridge.as_ref().map(|b| b.info.gateway),
-            ipv6: sandbox.ipv6,
-            gateway_v6: self.bridge.as_ref().and_then(|b| b.info.gateway_v6),
-            ports,
-        };
-        let done = sandbox.enable(request.mac).and_then(|()| self.publish(&endpoint));
-        if let Err(e) = done {
-            self.release(&endpoint);
-            return Err(e);
-        }
-        let (hold, relays) = self.hand_over(reserved, &endpoint);
-        endpoint.mac = sandbox.mac;
-        Ok(Attachment { endpoint, netns: sandbox.netns, hold, relays })
+    /// The bridges as the rules need to know them, in an order that stays.
+    fn bridges(&self) -> Vec<Bridge> {
+        let state = lock(&self.state);
+        let mut all: Vec<_> = state.nets.iter().filter_map(|(key, n)| Some((key.clone(), n.rules.clone()?))).collect();
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all.into_iter().map(|(_, b)| b).collect()
     }
 
-    /// Sorts the sockets into those that are only held and those whose clients NAT does not reach.
-    fn hand_over(&self, reserved: Vec<Reserved>, endpoint: &Endpoint) -> (Vec<OwnedFd>, Vec<Relay>) {
-        let nat4 = self.rules.as_ref().is_some_and(|r| r.wish.families.ipv4);
-        let (mut hold, mut relays) = (Vec::new(), Vec::new());
-        for Reserved { port, socket } in reserved {
-            let Some(fd) = socket else { continue };
-            let same = if port.host_ip.is_ipv6() { endpoint.ipv6 } else { endpoint.ipv4 };
-            let to =
-                same.or(endpoint.ipv4).or(endpoint.ipv6).map(|c| SocketAddr::new(c.address(), port.container_port));
-            // A connection to ::1 cannot be translated: the kernel refuses to route it off the host.
-            let relayed = port.protocol != Protocol::Sctp && (port.host_ip.is_ipv6() || !nat4);
-            match to.filter(|_| relayed) {
-                Some(to) => relays.push(Relay { fd, protocol: port.protocol, to }),
-                None => hold.push(fd),
-            }
-        }
-        (hold, relays)
-    }
-
-    fn publish(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let published = published(endpoint);
-        let writing = self.rules.as_ref().map(|r| (r, lock(&r.writing)));
-        if let (Some((rules, _)), false) = (&writing, published.is_empty()) {
-            let families = rules.wish.families;
-            let wanted: Vec<_> = published.into_iter().filter(|p| family_on(families, p)).collect();
-            rules.table.publish(&wanted)?;
-        }
-        lock(&self.state).endpoints.insert(endpoint.id.clone(), endpoint.clone());
-        Ok(())
-    }
-
-    fn withdraw(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let published = published(endpoint);
-        if let (Some(rules), false) = (&self.rules, published.is_empty()) {
-            let _writing = lock(&rules.writing);
-            let families = rules.wish.families;
-            let wanted: Vec<_> = published.into_iter().filter(|p| family_on(families, p)).collect();
-            rules.table.withdraw(&wanted)?;
-        }
-        Ok(())
-    }
-
-    /// Frees an endpoint's addresses and ports.
-    fn release(&self, endpoint: &Endpoint) {
-        let mut state = lock(&self.state);
-        endpoint.ports.iter().for_each(|p| state.ports.release(p));
-        for address in addresses(endpoint) {
-            state.give_back(address);
-        }
-        if let Some(ipv4) = endpoint.ipv4
-            && endpoint.mac != mac_of(ipv4.address())
-        {
-            state.strange.insert(ipv4.address());
-        }
+    fn all_published(&self, families: Families) -> Vec<Published> {
+        let state = lock(&self.state);
+        let all = state.endpoints.values().flat_map(|e| state.published(e));
+        all.filter(|p| family_on(families, p)).collect()
     }
 
     /// Writes the whole table and settles with the neighbours.
     pub(crate) fn write_rules(&self) -> Result<(), NetworkError> {
         let Some(rules) = &self.rules else { return Ok(()) };
         {
-            let _writing = lock(&rules.writing);
-            let families = rules.wish.families;
-            let state = lock(&self.state);
-            let all: Vec<_> = state.endpoints.values().flat_map(published).filter(|p| family_on(families, p)).collect();
-            drop(state);
-            rules.table.replace(&rules.set, &all)?;
+            let mut written = lock(&rules.written);
+            let bridges = self.bridges();
+            written.set = rule_set(&bridges, rules.families);
+            written.wish.bridges = bridges.into_iter().map(|b| b.name).collect();
+            rules.table.replace(&written.set, &self.all_published(rules.families))?;
         }
-        match neighbours::settle(&rules.table, &rules.wish) {
+        self.settle(rules);
+        Ok(())
+    }
+
+    /// Brings the rules in line with the bridges that there are, and settles with the neighbours. Elements stay.
+    pub(crate) fn change_rules(&self) -> Result<(), NetworkError> {
+        let Some(rules) = &self.rules else { return Ok(()) };
+        {
+            let mut written = lock(&rules.written);
+            let bridges = self.bridges();
+            let set = rule_set(&bridges, rules.families);
+            rules.table.change(&written.set, &set)?;
+            written.set = set;
+            written.wish.bridges = bridges.into_iter().map(|b| b.name).collect();
+        }
+        self.settle(rules);
+        Ok(())
+    }
+
+    fn settle(&self, rules: &Rules) {
+        let wish = lock(&rules.written).wish.clone();
+        match neighbours::settle(&rules.table, &wish) {
             Ok(changes) => changes.iter().for_each(|change| tracing::debug!(?change, "firewall neighbour")),
             // A table that another program owns exclusively; ours are in place, and this daemon can work.
             Err(e) => tracing::warn!(error = %wharf_error::Chain(&e), "another firewall may drop containers' traffic"),
         }
-        Ok(())
     }
 }
 
-fn family_on(families: Families, published: &Published) -> bool {
+pub(crate) fn family_on(families: Families, published: &Published) -> bool {
     if published.host.is_ipv6() { families.ipv6 } else { families.ipv4 }
-}
-
-impl State {
-    fn give_back(&mut self, address: IpAddr) {
-        let pool = if address.is_ipv6() { &mut self.ipv6 } else { &mut self.ipv4 };
-        if let Some(pool) = pool {
-            pool.release(address);
-        }
-    }
 }

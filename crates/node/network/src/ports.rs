@@ -37,6 +37,8 @@ pub(crate) struct Owner<'a> {
     pub(crate) address: IpAddr,
     /// The bridge's default binding.
     pub(crate) binding: Option<IpAddr>,
+    /// Whether ports are bound on IPv4 and on IPv6 addresses of the host.
+    pub(crate) families: (bool, bool),
 }
 
 impl PortTable {
@@ -91,6 +93,11 @@ impl PortTable {
             None if both => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             None => vec![Ipv4Addr::UNSPECIFIED.into()],
         };
+        let bound = |a: &IpAddr| if a.is_ipv6() { owner.families.1 } else { owner.families.0 };
+        let addresses: Vec<IpAddr> = addresses.into_iter().filter(bound).collect();
+        if addresses.is_empty() {
+            return Ok(Vec::new());
+        }
         let any = request.host_port == 0;
         let (first, last) = if any { ephemeral() } else { (request.host_port, request.host_port_end) };
         let start = match self.next.get(&request.protocol) {

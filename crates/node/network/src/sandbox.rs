@@ -60,7 +60,10 @@ pub(crate) fn mac_of(address: IpAddr) -> MacAddress {
     }
 }
 
-fn failed<'a>(action: &'static str, link: &'a str) -> impl Fn(wharf_netlink::NetlinkError) -> NetworkError + 'a {
+pub(crate) fn failed<'a>(
+    action: &'static str,
+    link: &'a str,
+) -> impl Fn(wharf_netlink::NetlinkError) -> NetworkError + 'a {
     move |source| NetworkError::Link { action, link: link.to_owned(), source }
 }
 

@@ -183,8 +183,12 @@ impl Thread {
     /// Puts back what a reload of other programs' rules took away.
     fn restore(&self) {
         let Some(rules) = &self.shared.rules else { return };
-        let outcome = match rules.table.is_whole(&rules.set) {
-            Ok(true) => neighbours::settle(&rules.table, &rules.wish).map(|changes| {
+        let (whole, wish) = {
+            let written = lock(&rules.written);
+            (rules.table.is_whole(&written.set), written.wish.clone())
+        };
+        let outcome = match whole {
+            Ok(true) => neighbours::settle(&rules.table, &wish).map(|changes| {
                 if !changes.is_empty() {
                     tracing::info!(changes = changes.len(), "firewall rules of neighbours changed; added ours again");
                 }
@@ -225,7 +229,8 @@ impl Thread {
         if flows.containers.is_empty() && flows.ports.is_empty() {
             return;
         }
-        let ipv6 = self.shared.config.bridge.as_ref().is_some_and(|b| b.ipv6);
+        let ipv6 = self.shared.config.bridge.as_ref().is_some_and(|b| b.ipv6)
+            || flows.containers.iter().any(std::net::IpAddr::is_ipv6);
         for family in [false, true].into_iter().take(if ipv6 { 2 } else { 1 }) {
             let outcome = Socket::open(Family::Netfilter)
                 .and_then(|mut s| conntrack::forget(&mut s, family, |flow| flows.contain(flow)));

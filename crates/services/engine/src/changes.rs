@@ -53,6 +53,7 @@ impl Changes {
         point("rename.after-commit");
         self.registry.release(&old, &container.id);
         let view = container.publish(|v| v.record = Arc::new(record));
+        self.lifecycle.rename(&view);
         tell(&self.events, &view.record, "rename", &[("oldName", format!("/{old}"))]);
         Ok(())
     }
@@ -132,7 +133,7 @@ impl Changes {
 }
 
 /// Reads `until`: a time, seconds since the epoch, or a duration before now (`10m`, `1h30m`).
-fn until(text: &str) -> Result<Timestamp, EngineError> {
+pub(crate) fn until(text: &str) -> Result<Timestamp, EngineError> {
     if let Ok(time) = Timestamp::parse(text) {
         return Ok(time);
     }

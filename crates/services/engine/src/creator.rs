@@ -21,6 +21,7 @@ use crate::create::mounts::{self, Point, Source};
 use crate::create::{CreateError, Host, request, validate};
 use crate::events::{Events, Subject};
 use crate::init_layer::InitLayers;
+use crate::networks::{Catalog, endpoint_problems, problems_text};
 use crate::rootfs::Root;
 use crate::volumes::{Fresh, Volumes};
 use crate::{EngineError, blocking, in_place, names};
@@ -39,6 +40,7 @@ pub struct Creator {
     pub(crate) init_layers: InitLayers,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) events: Arc<Events>,
+    pub(crate) catalog: Arc<Catalog>,
 }
 
 /// What a create has made so far, in the order in which it was made.
@@ -79,9 +81,10 @@ impl Creator {
         }
         let mut host = host_config.unwrap_or_default();
         let warnings = validate::check(&config, &mut host, &self.config.runtimes, &self.host)?;
-        let networks = networks(networking_config);
+        let networks = self.networks(&mut host, networking_config);
         if host.network_mode != "none" {
             validate::endpoints(&config, &networks)?;
+            self.check_networks(&networks)?;
         }
         if config.image.is_empty() {
             return Err(CreateError::NoCommand.into());
@@ -271,15 +274,49 @@ impl Creator {
                 self.registry.find(name).map_err(EngineError::Named)?;
             }
         }
-        if let Some(link) = host.links.iter().flatten().next() {
-            let name = link.split(':').next().unwrap_or_default().to_owned();
-            return Err(match self.registry.find(&name) {
-                Ok(_) => EngineError::Later("--link"),
-                Err(error) => EngineError::Link { name, error },
-            });
+        for link in host.links.iter().flatten() {
+            let name = crate::lifecycle::split_link(link).0;
+            self.registry.find(name).map_err(|error| EngineError::Link { name: name.to_owned(), error })?;
         }
         // A missing one is an error of start, as with Docker.
         Ok(host.network_mode.strip_prefix("container:").and_then(|name| self.registry.find(name).ok()))
+    }
+
+    /// The networks asked for, by name whatever the client wrote; the network of the mode is one of them, unless it is
+    /// one that says all.
+    fn networks(
+        &self,
+        host: &mut HostConfig,
+        config: Option<wharf_api_types::NetworkingConfig>,
+    ) -> BTreeMap<String, EndpointSettings> {
+        let name = |text: &str| match text {
+            "default" | "" => "bridge".to_owned(),
+            other => self.catalog.find(other).map_or_else(|_| other.to_owned(), |n| n.name.clone()),
+        };
+        let all = config.and_then(|c| c.endpoints_config).unwrap_or_default();
+        let mut networks: BTreeMap<String, EndpointSettings> =
+            all.into_iter().map(|(text, settings)| (name(&text), settings.unwrap_or_default())).collect();
+        let mode = host.network_mode.as_str();
+        if !matches!(mode, "" | "default" | "bridge" | "host" | "none") && !mode.starts_with("container:") {
+            host.network_mode = name(mode);
+            // There, links are names of the resolver.
+            let links = host.links.clone().filter(|l| !l.is_empty());
+            let settings = networks.entry(host.network_mode.clone()).or_default();
+            if settings.links.is_none() {
+                settings.links = links;
+            }
+        }
+        networks
+    }
+
+    fn check_networks(&self, networks: &BTreeMap<String, EndpointSettings>) -> Result<(), CreateError> {
+        for (name, settings) in networks {
+            let problems = endpoint_problems(name, self.catalog.named(name).as_deref(), settings);
+            if !problems.is_empty() {
+                return Err(CreateError::Endpoint { network: name.clone(), problems: problems_text(&problems) });
+            }
+        }
+        Ok(())
     }
 
     fn host_name(&self, config: &mut ContainerConfig, host: &HostConfig, id: &ContainerId, net: Option<&Container>) {
@@ -307,11 +344,6 @@ impl Creator {
 
 fn is_named_volume(point: &Point) -> bool {
     matches!(&point.source, Source::Volume { name, .. } if !name.is_empty())
-}
-
-fn networks(config: Option<wharf_api_types::NetworkingConfig>) -> BTreeMap<String, EndpointSettings> {
-    let all = config.and_then(|c| c.endpoints_config).unwrap_or_default();
-    all.into_iter().map(|(name, settings)| (name, settings.unwrap_or_default())).collect()
 }
 
 fn file(operation: &'static str, path: &Path, source: std::io::Error) -> EngineError {

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use wharf_api_types::query::ContainerStop;
 use wharf_cgroup::{Layout, Mode};
+use wharf_dns::Resolver;
 use wharf_metadata::Store;
 use wharf_network::{NetworkConfig, Networks};
 use wharf_snapshot::Trash;
 use wharf_task::Shims;
-use wharf_types::Timestamp;
 
 use crate::changes::Changes;
 use crate::config::EngineConfig;
@@ -25,7 +25,7 @@ use crate::images::{Capture, Images};
 use crate::init_layer::InitLayers;
 use crate::lifecycle::{Lifecycle, Saver};
 use crate::lists::Lists;
-use crate::networks::{NetworkList, fixed_id};
+use crate::networks::{Catalog, NetworkList};
 use crate::processes::Processes;
 use crate::registries::Registries;
 use crate::streams::Streams;
@@ -128,8 +128,11 @@ impl Engine {
         let records = Arc::new(Records::open(store.clone(), &config.exec_root)?);
         let inventory = recovery::take_stock(&config, &records, &snapshots, &image_store, &shims).await?;
         let endpoints = inventory.endpoints.clone();
-        let net = blocking(move || Networks::open(network, endpoints)).await?.map_err(OpenError::Network)?;
+        let catalog = Arc::new(Catalog::open(&store)?);
+        let specs = catalog.specs();
+        let net = blocking(move || Networks::open(network, specs, endpoints)).await?.map_err(OpenError::Network)?;
         let net = Arc::new(net);
+        catalog.add_builtin(&config, net.bridge());
         let volumes = Arc::new(Volumes::open(&config.data_root, store.clone(), events.clone(), registry.clone())?);
         let saver = Arc::new(Saver::new(store.clone(), registry.clone(), shims.clone()));
         let lifecycle = Arc::new(Lifecycle {
@@ -140,7 +143,9 @@ impl Engine {
             snapshots: snapshots.clone(),
             volumes: volumes.clone(),
             networks: net.clone(),
-            bridge_id: fixed_id(&config.instance, "bridge"),
+            catalog: catalog.clone(),
+            resolver: Arc::new(Resolver::start().map_err(OpenError::Resolver)?),
+            kept_sockets: Default::default(),
             shims: shims.clone(),
             events: events.clone(),
             saver: saver.clone(),
@@ -163,6 +168,7 @@ impl Engine {
                 init_layers: InitLayers::new(snapshots.clone(), image_store.clone(), registry.clone()),
                 volumes: volumes.clone(),
                 events: events.clone(),
+                catalog: catalog.clone(),
             }),
             changes: Arc::new(Changes {
                 host,
@@ -179,6 +185,7 @@ impl Engine {
                 snapshots: snapshots.clone(),
                 images: image_store.clone(),
                 volumes: volumes.clone(),
+                catalog: catalog.clone(),
             }),
             streams: Arc::new(Streams { config: config.clone(), registry: registry.clone(), events: events.clone() }),
             processes: Arc::new(Processes { registry: registry.clone(), events: events.clone() }),
@@ -197,10 +204,14 @@ impl Engine {
                 events: events.clone(),
             }),
             networks: Arc::new(NetworkList {
-                config: config.clone(),
                 registry: registry.clone(),
                 networks: net.clone(),
-                created: Timestamp::now(),
+                catalog,
+                store: store.clone(),
+                records: records.clone(),
+                events: events.clone(),
+                lifecycle: lifecycle.clone(),
+                changing: Default::default(),
             }),
             system: Arc::new(System {
                 config: config.clone(),

@@ -126,8 +126,82 @@ pub enum EngineError {
     NoNetwork(String),
     #[error("{0} is a pre-defined network and cannot be removed")]
     NetworkPredefined(String),
-    #[error("operation is not permitted on predefined {0} network ")]
+    #[error("operation is not permitted on predefined {0} network")]
     NetworkReserved(String),
+    #[error("multiple networks found with the ID prefix {0}")]
+    NetworkAmbiguous(String),
+    #[error("network with name {0} already exists")]
+    NetworkExists(String),
+    #[error("invalid name: name is empty")]
+    NetworkName,
+    #[error("only one instance of \"{0}\" network is allowed")]
+    NetworkOne(String),
+    #[error("operation not supported")]
+    NetworkUnsupported,
+    #[error("plugin {0:?} not found")]
+    NoPlugin(String),
+    #[error(
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
+    )]
+    NoManager,
+    #[error("cannot create a swarm scoped network when swarm is not active")]
+    NetworkSwarmScope,
+    #[error("Ingress network can only be global scope network")]
+    NetworkIngress,
+    #[error("IPv4 or IPv6 must be enabled")]
+    NetworkNoFamily,
+    #[error("invalid network config:\n{0}")]
+    NetworkRanges(String),
+    #[error("invalid pool request: Pool overlaps with other one on this address space")]
+    NetworkOverlap,
+    #[error("bridge driver doesn't support multiple subnets")]
+    NetworkManySubnets,
+    #[error("failed to parse {label} value: {value} ({reason})")]
+    NetworkOption { label: String, value: String, reason: String },
+    #[error("invalid MTU value: {0}")]
+    NetworkMtu(i64),
+    #[error("gateway mode 'isolated' can only be used for an internal network")]
+    NetworkIsolated,
+    #[error("requested macvlan mode '{0}' is not valid, 'bridge' mode is the macvlan driver default")]
+    MacvlanMode(String),
+    #[error("loopback interface is not a valid macvlan parent link")]
+    MacvlanParent,
+    #[error("invalid subinterface vlan name {0}, example formatting is eth0.10")]
+    MacvlanVlan(String),
+    #[error("cannot find network configuration for the provided network {0}")]
+    NetworkTemplate(String),
+    #[error("{0} is not a configuration network")]
+    NetworkNoTemplate(String),
+    #[error("user specified configurations are not supported if the network depends on a configuration network")]
+    NetworkTemplateMixed,
+    #[error("error while removing network: network {name} has active endpoints ({endpoints})")]
+    NetworkBusy { name: String, endpoints: String },
+    #[error("invalid endpoint settings:\n{0}")]
+    EndpointSettings(String),
+    #[error("endpoint with name {container} already exists in network {network}")]
+    EndpointExists { container: String, network: String },
+    #[error("endpoint {0} not found")]
+    NoEndpoint(String),
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected { container: String, network: String },
+    #[error("Container {0} is marked for removal and cannot be connected or disconnected to the network")]
+    ConnectRemoved(String),
+    #[error("cannot connect container to host network - container must be created in host network mode")]
+    ConnectHost,
+    #[error("container cannot be disconnected from host network or connected to host network")]
+    DisconnectHost,
+    #[error(
+        "container sharing network namespace with another container or host cannot be connected to any other network"
+    )]
+    ConnectShared,
+    #[error("container cannot be connected to multiple networks with one of the networks in private (none) mode")]
+    ConnectNone,
+    #[error("cannot connect container to network {0}: it is a configuration network")]
+    ConnectTemplate(String),
+    #[error(transparent)]
+    Connect(wharf_network::NetworkError),
+    #[error(transparent)]
+    Network(#[from] wharf_network::NetworkError),
     #[error("get {0}: no such volume")]
     NoVolume(String),
     #[error("remove {name}: volume is in use - [{}]", users.join(", "))]
@@ -179,6 +253,8 @@ pub enum OpenError {
     Image(#[from] wharf_image::ImageError),
     #[error("cannot set up the network")]
     Network(#[source] wharf_network::NetworkError),
+    #[error("cannot set up the network")]
+    Resolver(#[source] wharf_dns::DnsError),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -192,6 +268,7 @@ impl HasKind for OpenError {
             OpenError::Snapshot(e) => e.kind(),
             OpenError::Image(e) => e.kind(),
             OpenError::Network(e) => e.kind(),
+            OpenError::Resolver(e) => e.kind(),
             OpenError::Engine(e) => e.kind(),
         }
     }
@@ -205,6 +282,10 @@ pub enum StartError {
     Network(#[source] wharf_network::NetworkError),
     #[error("failed to set up container networking: network {0} not found")]
     NoNetwork(String),
+    #[error("Cannot link to a non running container: /{name} AS /{own}/{alias}")]
+    Link { name: String, own: String, alias: String },
+    #[error("failed to set up container networking: network {0} is a configuration network")]
+    Template(String),
     #[error("joining network namespace of container")]
     JoinNetwork(#[source] Box<EngineError>),
     #[error("cannot join the {what} namespace of container {id}: it is not running")]
@@ -287,11 +368,13 @@ impl HasKind for StartError {
     fn kind(&self) -> Kind {
         match self {
             StartError::NoNetwork(_) => Kind::NotFound,
+            StartError::Template(_) => Kind::Invalid,
             StartError::Runtime(f) => match f.stage {
                 Stage::CommandNotFound | Stage::CommandNotExecutable => Kind::Invalid,
                 _ => Kind::System,
             },
             StartError::Network(_)
+            | StartError::Link { .. }
             | StartError::JoinNetwork(_)
             | StartError::Join { .. }
             | StartError::Spec(_)
@@ -329,7 +412,12 @@ impl HasKind for EngineError {
             EngineError::Identity(e) => e.kind(),
             EngineError::Kill { kind, .. } => *kind,
             EngineError::AlreadyRunning(_) | EngineError::AlreadyStopped(_) => Kind::NotModified,
-            EngineError::NoExec(_) | EngineError::NoNetwork(_) | EngineError::NoVolume(_) => Kind::NotFound,
+            EngineError::Connect(e) | EngineError::Network(e) => e.kind(),
+            EngineError::NoExec(_)
+            | EngineError::NoNetwork(_)
+            | EngineError::NoVolume(_)
+            | EngineError::NoPlugin(_)
+            | EngineError::NoEndpoint(_) => Kind::NotFound,
             EngineError::NotRunning(_)
             | EngineError::StartPaused
             | EngineError::StartRemoved
@@ -344,7 +432,36 @@ impl HasKind for EngineError {
             | EngineError::Removing(_)
             | EngineError::VolumeInUse { .. }
             | EngineError::PruneRunning => Kind::Conflict,
-            EngineError::NetworkPredefined(_) | EngineError::NetworkReserved(_) => Kind::Forbidden,
+            EngineError::NetworkPredefined(_)
+            | EngineError::NetworkReserved(_)
+            | EngineError::NetworkOne(_)
+            | EngineError::NetworkIngress
+            | EngineError::NetworkOverlap
+            | EngineError::NetworkBusy { .. }
+            | EngineError::NotConnected { .. }
+            | EngineError::ConnectHost
+            | EngineError::ConnectNone
+            | EngineError::ConnectShared
+            | EngineError::ConnectTemplate(_)
+            | EngineError::NetworkNoTemplate(_)
+            | EngineError::NetworkTemplate(_)
+            | EngineError::NetworkTemplateMixed
+            | EngineError::EndpointExists { .. } => Kind::Forbidden,
+            EngineError::NetworkExists(_) | EngineError::DisconnectHost | EngineError::ConnectRemoved(_) => {
+                Kind::Conflict
+            }
+            EngineError::NetworkAmbiguous(_)
+            | EngineError::NetworkName
+            | EngineError::NetworkNoFamily
+            | EngineError::NetworkRanges(_)
+            | EngineError::NetworkManySubnets
+            | EngineError::NetworkOption { .. }
+            | EngineError::NetworkMtu(_)
+            | EngineError::NetworkIsolated
+            | EngineError::MacvlanMode(_)
+            | EngineError::MacvlanParent
+            | EngineError::EndpointSettings(_) => Kind::Invalid,
+            EngineError::NoManager | EngineError::NetworkSwarmScope => Kind::Unavailable,
             EngineError::Named(_)
             | EngineError::Link { .. }
             | EngineError::KillSignal { .. }
@@ -362,6 +479,8 @@ impl HasKind for EngineError {
             EngineError::NotPaused(_)
             | EngineError::StopSignal { .. }
             | EngineError::NetworkType(_)
+            | EngineError::NetworkUnsupported
+            | EngineError::MacvlanVlan(_)
             | EngineError::Update { .. }
             | EngineError::PsNoPid
             | EngineError::Tar(_)

@@ -13,6 +13,7 @@ use wharf_snapshot::Snapshotter;
 use crate::EngineError;
 use crate::config::EngineConfig;
 use crate::container::{Container, Registry, Status, View};
+use crate::networks::Catalog;
 use crate::volumes::Volumes;
 
 /// Lists and inspects.
@@ -22,6 +23,7 @@ pub struct Lists {
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) images: Arc<wharf_image::Images>,
     pub(crate) volumes: Arc<Volumes>,
+    pub(crate) catalog: Arc<Catalog>,
 }
 
 /// Sizes of a container: its writable layer, and all of its root file system.

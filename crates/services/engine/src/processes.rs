@@ -120,7 +120,7 @@ async fn sample(container: &Container, previous: &ContainerStats) -> ContainerSt
         stats: Some(raw.memory.detail.clone()),
     };
     stats.blkio_stats = block(&raw.block);
-    if view.endpoint.is_some() {
+    if view.sandbox.is_some() {
         stats.networks = interfaces(task);
     }
     stats

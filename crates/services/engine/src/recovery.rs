@@ -15,8 +15,8 @@ use wharf_types::{ContainerId, Signal};
 
 use crate::EngineError;
 use crate::config::EngineConfig;
-use crate::container::{Container, ContainerRecord, Records, Registry, Status, Task, View};
-use crate::lifecycle::{ENDPOINT_FILE, Lifecycle};
+use crate::container::{Container, ContainerRecord, Records, Registry, Sandbox, Status, Task, View};
+use crate::lifecycle::{Lifecycle, SANDBOX_FILE};
 
 /// How long the remains of a container may take to go.
 const CLEARING: Duration = Duration::from_secs(5);
@@ -41,8 +41,13 @@ pub(crate) struct Inventory {
     pub(crate) endpoints: Vec<Endpoint>,
 }
 
-fn endpoint_of(folder: &Path) -> Option<Endpoint> {
-    serde_json::from_slice(&std::fs::read(folder.join(ENDPOINT_FILE)).ok()?).ok()
+/// The sandbox of a running container, without endpoints that its record does not name: a connect that was not
+/// committed, or a disconnect that was. Their links are swept.
+fn sandbox_of(folder: &Path, record: &ContainerRecord) -> Option<Sandbox> {
+    let mut sandbox: Sandbox = serde_json::from_slice(&std::fs::read(folder.join(SANDBOX_FILE)).ok()?).ok()?;
+    let names = record.network_names();
+    sandbox.endpoints.retain(|name, _| names.contains(name));
+    Some(sandbox)
 }
 
 fn spec_of(folder: &Path) -> Option<Spec> {
@@ -77,9 +82,9 @@ pub(crate) async fn take_stock(
             adopt(config, shims, &mut found).await?;
         }
         if found.alive.is_some() {
-            let endpoint = endpoint_of(&folder);
-            inventory.endpoints.extend(endpoint.clone());
-            found.view.endpoint = endpoint.map(Arc::new);
+            let sandbox = sandbox_of(&folder, &found.view.record);
+            inventory.endpoints.extend(sandbox.iter().flat_map(|s| s.endpoints.values().cloned()));
+            found.view.sandbox = sandbox.map(Arc::new);
         }
         inventory.found.push(found);
     }
@@ -264,6 +269,7 @@ pub(crate) async fn resume(
         registry.add(container.clone());
         match container.view().task.clone() {
             Some(task) => {
+                lifecycle.adopt_names(&container.view());
                 if ended {
                     ending.push((container.clone(), task.run));
                 }

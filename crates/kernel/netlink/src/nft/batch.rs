@@ -1,5 +1,7 @@
 //! A transaction: changes that take effect together.
 
+use std::time::Duration;
+
 use super::expression::value;
 use super::{Expr, Family, SUBSYSTEM};
 use crate::encode::{F_APPEND, F_CREATE, F_EXCL};
@@ -92,7 +94,18 @@ pub struct MapType {
     pub value_length: u32,
 }
 
-/// One element of a map.
+/// The type of a set of keys, for lookups by hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SetType {
+    /// Type number of the key.
+    pub key: u32,
+    /// Its length, at most 64.
+    pub key_length: u32,
+    /// Whether elements have a lifetime.
+    pub timeout: bool,
+}
+
+/// One element of a map, or with an empty value of a set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Element {
     /// Each part padded to four bytes.
@@ -203,6 +216,43 @@ impl Batch {
         r.attr(3, &handle.to_be_bytes());
     }
 
+    /// Deletes all rules of a chain.
+    pub fn flush_chain(&mut self, family: Family, table: &str, chain: &str) {
+        let r = self.begin("flush chain", DELRULE, 0, family);
+        r.attr_text(1, table);
+        r.attr_text(2, chain);
+    }
+
+    /// Adds a set. `id` is any number that no other set or map of this batch has. Elements of one with `timeout` may
+    /// carry a lifetime.
+    pub fn add_set(&mut self, family: Family, table: &str, set: &str, kind: SetType, id: u32) {
+        const TIMEOUT: u32 = 0x10;
+        let r = self.begin("add set", NEWSET, F_CREATE | F_EXCL, family);
+        r.attr_text(1, table);
+        r.attr_text(2, set);
+        r.attr_be32(3, if kind.timeout { TIMEOUT } else { 0 });
+        r.attr_be32(4, kind.key);
+        r.attr_be32(5, kind.key_length);
+        r.attr_be32(10, id);
+    }
+
+    /// Adds elements to a set, or gives those that are there this lifetime.
+    pub fn refresh_elements(&mut self, family: Family, table: &str, set: &str, keys: &[Vec<u8>], lifetime: Duration) {
+        for chunk in keys.chunks(CHUNK) {
+            let r = self.begin("add set elements", NEWELEMENT, F_CREATE, family);
+            r.attr_text(1, table);
+            r.attr_text(2, set);
+            r.nest(3, |r| {
+                for key in chunk {
+                    r.nest(1, |r| {
+                        value(r, 1, key);
+                        r.attr(4, &(lifetime.as_millis() as u64).to_be_bytes());
+                    });
+                }
+            });
+        }
+    }
+
     /// Adds a map. `id` is any number that no other map of this batch has.
     pub fn add_map(&mut self, family: Family, table: &str, map: &str, kind: MapType, id: u32) {
         const MAP: u32 = 0x8;
@@ -260,7 +310,7 @@ fn put_elements(r: &mut Requests, table: &str, map: &str, elements: &[Element], 
         for element in elements {
             r.nest(1, |r| {
                 value(r, 1, &element.key);
-                if values {
+                if values && !element.value.is_empty() {
                     value(r, 2, &element.value);
                 }
             });

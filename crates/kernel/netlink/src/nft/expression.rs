@@ -138,8 +138,40 @@ pub enum Expr {
         /// Register of the port.
         port: u32,
     },
+    /// Translates the source to a given address.
+    SourceNat {
+        /// IPv6 or IPv4.
+        ipv6: bool,
+        /// Register of the address.
+        address: u32,
+    },
+    /// Puts bytes into a register.
+    Load {
+        /// The register.
+        to: u32,
+        /// The bytes.
+        value: Vec<u8>,
+    },
     /// Translates the source to the outgoing interface's address.
     Masquerade,
+    /// Sends a copy to user space (nfnetlink_log).
+    Log {
+        /// The group that listens.
+        group: u16,
+        /// Bytes of the packet that are copied.
+        length: u32,
+        /// A text that goes with it.
+        prefix: String,
+    },
+    /// Goes on for so many packets each second; the others go no further in this rule.
+    Limit {
+        /// Packets each second.
+        rate: u64,
+        /// How many may come at once.
+        burst: u32,
+    },
+    /// Answers with "administratively prohibited" (ICMP) and drops the packet.
+    Reject,
     /// Counts packets and bytes.
     Counter,
     /// Ends the rule with a verdict.
@@ -156,7 +188,11 @@ impl Expr {
             Self::Mask { .. } => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Lookup { .. } => "lookup",
-            Self::DestinationNat { .. } => "nat",
+            Self::DestinationNat { .. } | Self::SourceNat { .. } => "nat",
+            Self::Load { .. } => "immediate",
+            Self::Log { .. } => "log",
+            Self::Limit { .. } => "limit",
+            Self::Reject => "reject",
             Self::Masquerade => "masq",
             Self::Counter => "counter",
             Self::Verdict(_) => "immediate",
@@ -215,7 +251,30 @@ impl Expr {
             Self::DestinationNat { ipv6, address, port } => {
                 numbers(r, &[(1, 1), (2, if *ipv6 { 10 } else { 2 }), (3, *address), (5, *port)]);
             }
+            Self::SourceNat { ipv6, address } => {
+                numbers(r, &[(1, 0), (2, if *ipv6 { 10 } else { 2 }), (3, *address)]);
+            }
+            Self::Load { to, value: bytes } => {
+                numbers(r, &[(1, *to)]);
+                value(r, 2, bytes);
+            }
             Self::Masquerade => {}
+            Self::Log { group, length, prefix } => {
+                r.attr(1, &group.to_be_bytes());
+                r.attr_text(2, prefix);
+                numbers(r, &[(3, *length)]);
+                r.attr(4, &1u16.to_be_bytes());
+            }
+            Self::Limit { rate, burst } => {
+                r.attr(1, &rate.to_be_bytes());
+                r.attr(2, &1u64.to_be_bytes());
+                numbers(r, &[(3, *burst), (4, 0)]);
+            }
+            Self::Reject => {
+                // NFT_REJECT_ICMPX_UNREACH with NFT_REJECT_ICMPX_ADMIN_PROHIBITED.
+                numbers(r, &[(1, 2)]);
+                r.attr(2, &[3]);
+            }
             Self::Counter => {
                 r.attr(1, &[0; 8]);
                 r.attr(2, &[0; 8]);

@@ -6,7 +6,7 @@ mod batch;
 mod expression;
 mod read;
 
-pub use batch::{Base, Batch, Element, Hook, Kind, MapType, Place};
+pub use batch::{Base, Batch, Element, Hook, Kind, MapType, Place, SetType};
 pub use expression::{CtKey, Expr, MetaKey, PayloadBase, Verdict};
 pub use read::{ChainInfo, Event, RuleInfo, chains, element_count, event, rules};
 

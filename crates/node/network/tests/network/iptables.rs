@@ -20,7 +20,7 @@ fn iptables(script: &str) -> Option<String> {
 fn iptables_lists_and_edits_the_chains_that_we_share() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         serve(&c.netns, "0.0.0.0:80");
         let Some(list) = iptables("iptables-nft -S") else { return };

@@ -14,7 +14,7 @@ fn links(prefix: &str) -> Vec<String> {
 #[test]
 fn a_close_without_containers_leaves_nothing() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         networks.detach(&c.endpoint).unwrap();
         drop(c);
@@ -29,13 +29,13 @@ fn a_close_without_containers_leaves_nothing() {
 fn a_close_with_containers_keeps_what_they_need_and_the_next_daemon_adopts_it() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         serve(&c.netns, "0.0.0.0:80");
         networks.close().unwrap();
         assert_eq!(reaches(&far, "192.0.2.1:8080"), Some(ip("192.0.2.2")));
         let stored: Endpoint = serde_json::from_str(&serde_json::to_string(&c.endpoint).unwrap()).unwrap();
-        let networks = Networks::open(config(), vec![stored]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![stored]).unwrap();
         assert_eq!(reaches(&far, "192.0.2.1:8080"), Some(ip("192.0.2.2")));
         let other = container(&networks, &[]);
         assert_ne!(address(&other), address(&c));
@@ -62,13 +62,13 @@ fn a_killed_daemons_leavings_are_removed_and_strangers_things_are_not() {
             route::add_veth(r, &veth);
             route::set_alias(r, Which::Name("stranger"), "wharf:ffffffffffff:ready");
         });
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let kept = container(&networks, &[tcp(8080, 80)]);
         let lost = container(&networks, &[tcp(8081, 80)]);
         eventually("the pool is full", || links("veth").len() == 3);
         // As after a kill: nothing was told anyone.
         drop(networks);
-        let networks = Networks::open(config(), vec![kept.endpoint.clone()]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![kept.endpoint.clone()]).unwrap();
         assert!(links("veth").contains(&kept.endpoint.host_link));
         assert!(!links("veth").contains(&lost.endpoint.host_link));
         assert_eq!(elements("port4"), 1);
@@ -82,7 +82,7 @@ fn a_killed_daemons_leavings_are_removed_and_strangers_things_are_not() {
 #[test]
 fn two_hundred_containers_come_and_go_and_nothing_stays() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         std::thread::scope(|scope| {
             for worker in 0..8u16 {
                 let networks = &networks;
@@ -123,7 +123,7 @@ fn published_ports_work_beside_forwarding_chains_that_drop_and_after_their_reloa
     on_a_host(|| {
         let far = remote("far", 2);
         hostile_rules();
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         serve(&c.netns, "0.0.0.0:80");
         serve(&far, "0.0.0.0:7000");
@@ -148,7 +148,7 @@ fn published_ports_work_beside_forwarding_chains_that_drop_and_after_their_reloa
 fn docker_user_is_called_before_anything_is_accepted() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         serve(&c.netns, "0.0.0.0:80");
         assert!(reaches(&far, "192.0.2.1:8080").is_some());
@@ -168,7 +168,7 @@ fn docker_user_is_called_before_anything_is_accepted() {
 fn a_flushed_ruleset_is_written_again() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         serve(&c.netns, "0.0.0.0:80");
         flush_ruleset();
@@ -179,27 +179,27 @@ fn a_flushed_ruleset_is_written_again() {
 #[test]
 fn a_named_bridge_must_exist_be_a_bridge_and_have_an_address() {
     on_a_host(|| {
-        let open = || Networks::open(config_with(|b| b.create = false), vec![]).err().map(|e| e.to_string());
+        let open = || Networks::open(config_with(|b| b.create = false), vec![], vec![]).err().map(|e| e.to_string());
         let missing = "bridge device with non default name w0 must be created manually";
         assert_eq!(open().as_deref(), Some(missing));
         rtnl(|r| route::add_bridge(r, "w0", [2, 0, 0, 0, 0, 1], 1500));
         assert!(matches!(
-            Networks::open(config_with(|b| b.create = false), vec![]).err(),
+            Networks::open(config_with(|b| b.create = false), vec![], vec![]).err(),
             Some(NetworkError::NoBridgeAddress(_))
         ));
         let link = index("w0");
         rtnl(|r| route::add_address(r, link, ip("10.88.0.1"), 24, None));
-        let networks = Networks::open(config_with(|b| b.create = false), vec![]).unwrap();
+        let networks = Networks::open(config_with(|b| b.create = false), vec![], vec![]).unwrap();
         assert_eq!(networks.bridge().unwrap().subnet.to_string(), "10.88.0.0/24");
         let loopback = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/w0/route_localnet").unwrap();
         assert_eq!(loopback().trim(), "1");
         networks.close().unwrap();
         assert_eq!(links("w0").len(), 1, "a bridge that we did not make stays");
         assert_eq!(loopback().trim(), "0", "and is not left open to loopback addresses");
-        let lo = Networks::open(config_with(|b| b.name = "lo".into()), vec![]).err();
+        let lo = Networks::open(config_with(|b| b.name = "lo".into()), vec![], vec![]).err();
         assert!(matches!(lo, Some(NetworkError::NotABridge(_))));
         for name in ["", "a/b", "sixteen-letters-", "..", "a b"] {
-            let e = Networks::open(config_with(|b| b.name = name.into()), vec![]).err();
+            let e = Networks::open(config_with(|b| b.name = name.into()), vec![], vec![]).err();
             assert!(matches!(e, Some(NetworkError::BridgeName(_))), "{name:?}");
         }
     });
@@ -211,7 +211,7 @@ fn a_new_bridge_avoids_subnets_that_the_host_routes() {
         let _far = remote("far", 2);
         let link = index("far");
         rtnl(|r| route::add_route(r, Some((ip("172.16.0.0"), 12)), ip("192.0.2.2"), link));
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         assert_eq!(networks.bridge().unwrap().subnet.to_string(), "192.168.0.0/20");
     });
 }
@@ -223,7 +223,7 @@ fn bip_and_fixed_cidr_place_bridge_and_containers() {
             b.bip = Some("10.9.0.5/24".parse().unwrap());
             b.fixed_cidr = Some("10.9.0.128/25".parse().unwrap());
         });
-        let networks = Networks::open(config, vec![]).unwrap();
+        let networks = Networks::open(config, vec![], vec![]).unwrap();
         assert_eq!(networks.bridge().unwrap().gateway.to_string(), "10.9.0.5");
         let c = container(&networks, &[]);
         assert_eq!(c.endpoint.ipv4.unwrap().to_string(), "10.9.0.128/24");
@@ -235,7 +235,7 @@ fn without_a_bridge_there_is_no_default_network() {
     on_a_host(|| {
         let mut config = config();
         config.bridge = None;
-        let networks = Networks::open(config, vec![]).unwrap();
+        let networks = Networks::open(config, vec![], vec![]).unwrap();
         assert!(matches!(networks.attach(&request(1, &[])), Err(NetworkError::NoDefaultNetwork)));
         assert_eq!(chains(), Vec::<String>::new());
         networks.close().unwrap();
@@ -248,9 +248,9 @@ fn with_rules_switched_off_no_rule_is_written_and_the_shim_relays_all() {
         let mut config = config();
         config.iptables = false;
         config.ip6tables = false;
-        let networks = Networks::open(config, vec![]).unwrap();
+        let networks = Networks::open(config, vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
-        assert_eq!(c.relays.len(), 2);
+        assert_eq!(c.sockets.relays.len(), 2);
         assert_eq!(chains(), Vec::<String>::new());
     });
 }
@@ -259,8 +259,8 @@ fn with_rules_switched_off_no_rule_is_written_and_the_shim_relays_all() {
 fn containers_of_two_daemons_are_isolated_and_one_closes_without_touching_the_other() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let first = Networks::open(config(), vec![]).unwrap();
-        let second = Networks::open(second_config(), vec![]).unwrap();
+        let first = Networks::open(config(), vec![], vec![]).unwrap();
+        let second = Networks::open(second_config(), vec![], vec![]).unwrap();
         let a = container(&first, &[tcp(8080, 80)]);
         let b = container(&second, &[tcp(8081, 80)]);
         assert_ne!(first.bridge().unwrap().subnet, second.bridge().unwrap().subnet);
@@ -286,8 +286,8 @@ fn cve_2025_54388_and_54410_a_reload_of_other_rules_opens_neither_loopback_ports
     on_a_host(|| {
         let far = remote("far", 2);
         hostile_rules();
-        let first = Networks::open(config(), vec![]).unwrap();
-        let second = Networks::open(second_config(), vec![]).unwrap();
+        let first = Networks::open(config(), vec![], vec![]).unwrap();
+        let second = Networks::open(second_config(), vec![], vec![]).unwrap();
         let a = container(&first, &[tcp_at("127.0.0.1", 8081, 80)]);
         let b = container(&second, &[]);
         serve(&a.netns, "0.0.0.0:80");
@@ -306,7 +306,7 @@ fn cve_2025_54388_and_54410_a_reload_of_other_rules_opens_neither_loopback_ports
 #[test]
 fn a_container_without_network_has_lo_and_nothing_else_and_shares_it_with_nobody() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         // More than are kept ready, so that both ways of getting one are taken.
         let taken: Vec<_> = (0..5).map(|_| networks.solitary().unwrap()).collect();
         for namespace in &taken {

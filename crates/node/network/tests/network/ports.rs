@@ -21,7 +21,7 @@ const PREFIX: &str = "driver failed programming external connectivity on endpoin
 #[test]
 fn a_port_of_another_container_is_already_allocated() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8180, 80), tcp_at("127.0.0.1", 8181, 80)]);
         let all = format!("{PREFIX}Bind for 0.0.0.0:8180 failed: port is already allocated");
         assert_eq!(refused(&networks, &[tcp(8180, 80)]), all);
@@ -40,7 +40,7 @@ fn a_port_of_another_program_cannot_be_bound_and_the_address_is_named() {
     on_a_host(|| {
         let _four = TcpListener::bind("0.0.0.0:8190").unwrap();
         let _six = TcpListener::bind("[::1]:8191").unwrap();
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let to = "172.17.0.2:80/tcp: address already in use";
         let text = format!("{PREFIX}failed to bind host port for 0.0.0.0:8190:{to}");
         assert_eq!(refused(&networks, &[tcp(8190, 80)]), text);
@@ -62,7 +62,7 @@ fn a_port_of_another_program_cannot_be_bound_and_the_address_is_named() {
 fn a_refused_port_frees_the_others_of_the_same_container() {
     on_a_host(|| {
         let _four = TcpListener::bind("0.0.0.0:8190").unwrap();
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         refused(&networks, &[tcp(8080, 80), tcp(8190, 80)]);
         let c = container(&networks, &[tcp(8080, 80)]);
         assert_eq!(address(&c), ip("172.17.0.2"), "nor is an address lost");
@@ -74,7 +74,7 @@ fn a_port_that_nobody_named_comes_from_the_hosts_range_the_same_for_both_familie
     on_a_host(|| {
         sysctl("ipv4/ip_local_port_range", "40000 40003");
         let _four = TcpListener::bind("0.0.0.0:40001").unwrap();
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let ports =
             |c: &wharf_network::Attachment| -> Vec<u16> { c.endpoint.ports.iter().map(|p| p.host_port).collect() };
         let first = container(&networks, &[tcp(0, 80)]);
@@ -92,7 +92,7 @@ fn a_port_that_nobody_named_comes_from_the_hosts_range_the_same_for_both_familie
 #[test]
 fn the_first_free_port_of_a_range_is_taken() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let range = PortRequest { host_port_end: 8302, ..tcp(8300, 90) };
         let got: Vec<_> = (0..3).map(|_| container(&networks, &[range])).collect();
         let ports: Vec<_> = got.iter().map(|c| c.endpoint.ports[0].host_port).collect();
@@ -104,7 +104,7 @@ fn the_first_free_port_of_a_range_is_taken() {
 #[test]
 fn a_held_port_cannot_be_taken_by_another_program_and_is_free_after_its_sockets_close() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         assert!(TcpListener::bind("0.0.0.0:8080").is_err());
         assert!(TcpListener::bind("[::]:8080").is_err());
@@ -119,11 +119,11 @@ fn a_held_port_cannot_be_taken_by_another_program_and_is_free_after_its_sockets_
 #[test]
 fn ipv6_clients_of_an_ipv4_container_are_left_to_the_shims_relay() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
-        assert_eq!(c.hold.len(), 1);
-        assert_eq!(c.relays.len(), 1);
-        assert_eq!(c.relays[0].to, at("172.17.0.2:80"));
+        assert_eq!(c.sockets.hold.len(), 1);
+        assert_eq!(c.sockets.relays.len(), 1);
+        assert_eq!(c.sockets.relays[0].to, at("172.17.0.2:80"));
         let listening = inside(&here(), || std::net::TcpStream::connect("[::1]:8080").is_ok());
         assert!(listening);
     });
@@ -132,7 +132,7 @@ fn ipv6_clients_of_an_ipv4_container_are_left_to_the_shims_relay() {
 #[test]
 fn sctp_ports_are_published() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let sctp = PortRequest { protocol: Protocol::Sctp, ..tcp(9899, 9899) };
         let c = container(&networks, &[sctp]);
         assert_eq!(c.endpoint.ports.len(), 2);
@@ -146,7 +146,7 @@ fn sctp_ports_are_published() {
 fn the_default_binding_is_used_for_ports_that_name_no_address_and_all_zeros_means_both_families() {
     on_a_host(|| {
         for (binding, want) in [("127.0.0.1", vec!["127.0.0.1"]), ("0.0.0.0", vec!["0.0.0.0", "::"])] {
-            let networks = Networks::open(config_with(|b| b.host_binding = Some(ip(binding))), vec![]).unwrap();
+            let networks = Networks::open(config_with(|b| b.host_binding = Some(ip(binding))), vec![], vec![]).unwrap();
             let c = container(&networks, &[tcp(8080, 80)]);
             let got: Vec<_> = c.endpoint.ports.iter().map(|p| p.host_ip.to_string()).collect();
             assert_eq!(got, want);

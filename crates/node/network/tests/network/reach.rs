@@ -9,7 +9,7 @@ use wharf_network::Networks;
 fn a_container_has_an_address_and_reaches_host_and_remote() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[]);
         assert_eq!(c.endpoint.ipv4.unwrap().to_string(), "172.17.0.2/16");
         assert_eq!(c.endpoint.mac.to_string(), "02:42:ac:11:00:02");
@@ -29,7 +29,7 @@ fn published_port_is_reachable_from_everywhere(br_nf: &'static str) {
             println!("skipped: this kernel has no br_netfilter");
             return;
         }
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let web = container(&networks, &[tcp(8080, 80)]);
         let other = container(&networks, &[]);
         serve(&web.netns, "0.0.0.0:80");
@@ -62,7 +62,7 @@ fn a_published_port_is_reachable_from_everywhere_with_br_netfilter_on() {
 fn a_udp_port_is_reachable_and_its_answers_come_from_the_host_address() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[udp(5353, 53)]);
         serve_udp(&c.netns, "0.0.0.0:53");
         assert_eq!(ask_udp(&far, "0.0.0.0:0", "192.0.2.1:5353", SOON), Some(ip("192.0.2.2")));
@@ -74,7 +74,7 @@ fn a_udp_port_is_reachable_and_its_answers_come_from_the_host_address() {
 fn an_old_udp_client_finds_the_next_container_on_the_same_port() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let first = container(&networks, &[udp(5353, 53)]);
         serve_udp(&first.netns, "0.0.0.0:53");
         assert!(ask_udp(&far, "0.0.0.0:4000", "192.0.2.1:5353", SOON).is_some());
@@ -90,7 +90,7 @@ fn an_old_udp_client_finds_the_next_container_on_the_same_port() {
 fn a_port_on_one_host_address_is_reachable_only_there() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let local = container(&networks, &[tcp_at("127.0.0.1", 8081, 80), tcp_at("192.0.2.1", 8082, 80)]);
         let other = container(&networks, &[]);
         serve(&local.netns, "0.0.0.0:80");
@@ -109,7 +109,7 @@ fn without_icc_containers_reach_each_other_only_by_published_ports() {
         on_a_host(move || {
             br_netfilter(br_nf);
             let far = remote("far", 2);
-            let networks = Networks::open(config_with(|b| b.icc = false), vec![]).unwrap();
+            let networks = Networks::open(config_with(|b| b.icc = false), vec![], vec![]).unwrap();
             let web = container(&networks, &[tcp(8080, 80)]);
             let other = container(&networks, &[]);
             serve(&web.netns, "0.0.0.0:80");
@@ -127,7 +127,7 @@ fn without_icc_containers_reach_each_other_only_by_published_ports() {
 fn cve_2020_8558_neighbours_do_not_reach_services_on_the_hosts_loopback() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let web = container(&networks, &[tcp_at("127.0.0.1", 8081, 80)]);
         serve(&web.netns, "0.0.0.0:80");
         serve(&here(), "127.0.0.1:9000");
@@ -160,7 +160,7 @@ fn cve_2020_8558_neighbours_do_not_reach_services_on_the_hosts_loopback() {
 #[test]
 fn cve_2024_32473_a_container_of_an_ipv4_network_has_no_ipv6() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[]);
         inside(&c.netns, || {
             let mut socket = Socket::open(Family::Route).unwrap();
@@ -178,7 +178,7 @@ fn forwarding_that_is_not_ours_stays_off_when_we_switch_forwarding_on() {
         let a = remote("a", 2);
         let b = remote("b", 3);
         serve(&b, "0.0.0.0:7000");
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let c = container(&networks, &[tcp(8080, 80)]);
         serve(&c.netns, "0.0.0.0:80");
         assert_eq!(reaches(&a, "192.0.2.1:8080"), Some(ip("192.0.2.2")));
@@ -190,7 +190,7 @@ fn forwarding_that_is_not_ours_stays_off_when_we_switch_forwarding_on() {
 #[test]
 fn an_own_ethernet_address_is_announced_and_so_is_the_return_to_the_usual_one() {
     on_a_host(|| {
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         let other = container(&networks, &[]);
         let usual = address(&other);
         let mac = "02:00:00:00:00:99".parse().unwrap();
@@ -221,7 +221,7 @@ fn an_own_ethernet_address_is_announced_and_so_is_the_return_to_the_usual_one() 
 fn a_udp_client_that_asked_before_the_port_was_published_is_answered() {
     on_a_host(|| {
         let far = remote("far", 2);
-        let networks = Networks::open(config(), vec![]).unwrap();
+        let networks = Networks::open(config(), vec![], vec![]).unwrap();
         assert_eq!(ask_udp(&far, "0.0.0.0:4000", "192.0.2.1:5353", BLOCKED), None);
         let c = container(&networks, &[udp(5353, 53)]);
         serve_udp(&c.netns, "0.0.0.0:53");

@@ -9,7 +9,7 @@ fn with_ipv6(change: impl FnOnce(&mut BridgeConfig)) -> Networks {
         b.ipv6 = true;
         change(b);
     });
-    Networks::open(config, vec![]).unwrap()
+    Networks::open(config, vec![], vec![]).unwrap()
 }
 
 fn address6(attachment: &Attachment) -> std::net::IpAddr {
@@ -48,8 +48,8 @@ fn published_over_ipv6(br_nf: &'static str) {
         assert_eq!(reaches(&web.netns, "[fd99:0:0:2::1]:8080"), gateway, "the container itself");
         assert_eq!(reaches(&other.netns, "[fdab:abab:abab::2]:80"), Some(address6(&other)), "directly");
         assert!(blocked(&far, "[fdab:abab:abab::2]:80"), "not by its own address from outside");
-        assert_eq!(web.relays.len(), 1, "::1 is left to the relay");
-        assert_eq!(web.relays[0].to, at("[fdab:abab:abab::2]:80"));
+        assert_eq!(web.sockets.relays.len(), 1, "::1 is left to the relay");
+        assert_eq!(web.sockets.relays[0].to, at("[fdab:abab:abab::2]:80"));
         networks.detach(&web.endpoint).unwrap();
         assert!(blocked(&far, "[fd99:0:0:2::1]:8080"));
     });

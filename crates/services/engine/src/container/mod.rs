@@ -3,9 +3,11 @@
 mod record;
 mod records;
 mod registry;
+mod sandbox;
 mod view;
 
 pub use record::{ContainerRecord, LastRun};
 pub(crate) use records::Records;
 pub use registry::{LookupError, Registry};
+pub use sandbox::Sandbox;
 pub use view::{Container, RunState, Status, Task, View};

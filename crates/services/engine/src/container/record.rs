@@ -74,6 +74,49 @@ impl ContainerRecord {
         all
     }
 
+    /// The networks that it is on when it runs, the default bridge first: the network of its mode unless others were asked
+    /// for. None where it shares another container's.
+    pub fn network_names(&self) -> Vec<String> {
+        let mode = match self.host.network_mode.as_str() {
+            "default" => "bridge",
+            mode if mode.starts_with("container:") => return Vec::new(),
+            mode => mode,
+        };
+        if self.networks.is_empty() || matches!(mode, "host" | "none") {
+            return vec![mode.to_owned()];
+        }
+        let mut names: Vec<String> = self.networks.keys().cloned().collect();
+        if mode == "bridge" {
+            names.sort_by_key(|name| name != "bridge");
+        }
+        names
+    }
+
+    /// Writes down the network that the container has by its mode, before others are added or taken away.
+    pub fn materialise_networks(&mut self) {
+        for name in self.network_names() {
+            self.networks.entry(name).or_default();
+        }
+    }
+
+    /// The priority of a network's gateway.
+    pub fn gateway_priority(&self, network: &str) -> i64 {
+        self.networks.get(network).map_or(0, |s| s.gw_priority)
+    }
+
+    /// The names under which others on a network find it, as inspect shows them.
+    pub fn dns_names(&self, settings: &EndpointSettings) -> Vec<String> {
+        let mut names = vec![self.name.clone()];
+        let more = settings.aliases.iter().flatten().cloned();
+        let own = [self.id.short().to_owned(), self.config.hostname.clone()];
+        for name in more.chain(own) {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// Volumes that go with the container when it is removed with its volumes.
     pub fn anonymous_volumes(&self) -> Vec<String> {
         use crate::create::mounts::Source;

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use tokio::sync::{Mutex, watch};
-use wharf_network::Endpoint;
 use wharf_task::Shim;
 use wharf_types::{ContainerId, ExecId, Timestamp};
 
-use super::ContainerRecord;
+use super::{ContainerRecord, Sandbox};
 
 /// Docker's states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +96,8 @@ pub struct View {
     pub task: Option<Task>,
     /// The shim of a run that is prepared and not yet started: clients that wait for the start attach to it.
     pub starting: Option<Shim>,
-    /// Its place on the default bridge, while it runs.
-    pub endpoint: Option<Arc<Endpoint>>,
+    /// Its place in its networks, while it runs and has a network of its own.
+    pub sandbox: Option<Arc<Sandbox>>,
     /// Its execs.
     pub execs: Vec<ExecId>,
     /// Whether it is gone.
@@ -106,6 +105,14 @@ pub struct View {
 }
 
 impl View {
+    /// Whether the container is on a network, or will be when it runs.
+    pub fn on_network(&self, name: &str) -> bool {
+        match &self.sandbox {
+            Some(sandbox) => sandbox.endpoints.contains_key(name),
+            None => self.record.network_names().iter().any(|n| n == name),
+        }
+    }
+
     /// A view of a container at rest.
     pub fn resting(record: ContainerRecord) -> View {
         let last = &record.last;
@@ -126,7 +133,7 @@ impl View {
             state,
             task: None,
             starting: None,
-            endpoint: None,
+            sandbox: None,
             execs: Vec::new(),
             removed: false,
         }

@@ -117,14 +117,8 @@ pub enum CreateError {
     LogMode(String),
     #[error("invalid config for network bridge: invalid MAC address {0}")]
     MacAddress(String),
-    #[error(
-        "invalid config for network bridge: invalid endpoint settings:\nuser specified IP address is supported on user defined networks only"
-    )]
-    BridgeAddress,
-    #[error(
-        "invalid config for network bridge: invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks"
-    )]
-    BridgeAlias,
+    #[error("invalid config for network {network}: invalid endpoint settings:\n{problems}")]
+    Endpoint { network: String, problems: String },
     #[error(transparent)]
     Mount(#[from] MountError),
 }
@@ -176,8 +170,7 @@ impl HasKind for CreateError {
             | CreateError::LogDriver(_)
             | CreateError::LogOption { .. }
             | CreateError::LogMode(_)
-            | CreateError::BridgeAddress
-            | CreateError::BridgeAlias
+            | CreateError::Endpoint { .. }
             | CreateError::MacAddress(_) => Kind::Invalid,
         }
     }
@@ -223,28 +216,16 @@ fn config(config: &ContainerConfig) -> Result<(), CreateError> {
     config.healthcheck.as_ref().map_or(Ok(()), health)
 }
 
-/// Checks what is asked of networks. Only the default bridge is here yet, which takes neither addresses nor aliases.
+/// Checks the Ethernet addresses asked for; what networks make of the rest is checked against them.
 pub fn endpoints(config: &ContainerConfig, networks: &BTreeMap<String, EndpointSettings>) -> Result<(), CreateError> {
     let mac = |text: &str| text.is_empty() || text.parse::<wharf_network::MacAddress>().is_ok();
     if !mac(&config.mac_address) {
         return Err(CreateError::MacAddress(config.mac_address.clone()));
     }
-    for (name, settings) in networks {
-        if !mac(&settings.mac_address) {
-            return Err(CreateError::MacAddress(settings.mac_address.clone()));
-        }
-        if !matches!(name.as_str(), "bridge" | "default") {
-            continue;
-        }
-        let ipam = settings.ipam_config.as_ref();
-        if ipam.is_some_and(|i| !i.ipv4_address.is_empty() || !i.ipv6_address.is_empty()) {
-            return Err(CreateError::BridgeAddress);
-        }
-        if settings.aliases.as_ref().is_some_and(|a| !a.is_empty()) {
-            return Err(CreateError::BridgeAlias);
-        }
+    match networks.values().find(|settings| !mac(&settings.mac_address)) {
+        Some(settings) => Err(CreateError::MacAddress(settings.mac_address.clone())),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn health(check: &HealthConfig) -> Result<(), CreateError> {

@@ -73,14 +73,12 @@ impl Lifecycle {
             }
         };
         release.await;
-        if let Some(endpoint) = &view.endpoint {
-            if let Err(error) = in_place(|| self.networks.detach(endpoint)) {
-                tracing::warn!(container = %container.id, %error, "cannot detach the network");
-            }
+        if let Some(sandbox) = &view.sandbox {
+            in_place(|| self.detach_all(&view.record, sandbox));
             self.remove_netns_link(&view.record);
         }
         point("exit.after-release");
-        self.tell_network("disconnect", container.id.as_str(), &view.record.host.network_mode);
+        self.tell_networks("disconnect", &view);
         self.tell_unmounts(&view);
         let pause = if remove { None } else { self.restart_pause(&view, &exit) };
         let view = container.publish(|v| {
@@ -90,7 +88,7 @@ impl Lifecycle {
             v.state.oom_killed = exit.oom;
             v.state.exits += 1;
             v.task = None;
-            v.endpoint = None;
+            v.sandbox = None;
             v.execs.clear();
         });
         point("exit.published");

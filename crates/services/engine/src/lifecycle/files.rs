@@ -4,11 +4,14 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use wharf_network::{Endpoint, HostsEntry, ResolvMode, ResolvOptions, hosts_file, resolv_conf, resolv_conf_path};
+use wharf_network::{
+    Endpoint, HostsEntry, ResolvMode, ResolvOptions, Server, hosts_file, resolv_conf, resolv_conf_path,
+};
 
+use super::Lifecycle;
 use crate::StartError;
 use crate::config::EngineConfig;
-use crate::container::ContainerRecord;
+use crate::container::{ContainerRecord, Sandbox};
 use crate::spec::Files;
 
 fn write(path: PathBuf, text: &str) -> Result<PathBuf, StartError> {
@@ -20,37 +23,69 @@ fn write(path: PathBuf, text: &str) -> Result<PathBuf, StartError> {
 
 /// Writes the files of a container with a network of its own, or with the host's.
 pub(super) fn write_all(
-    engine: &EngineConfig,
+    lifecycle: &Lifecycle,
     record: &ContainerRecord,
-    endpoint: Option<&Endpoint>,
-    gateway: Option<IpAddr>,
+    sandbox: Option<&Sandbox>,
 ) -> Result<Files, StartError> {
+    let engine: &EngineConfig = &lifecycle.config;
     let folder = engine.container_folder(&record.id);
-    let on_host = record.host.network_mode == "host";
-    let config = &record.config;
-    let hosts = if on_host && record.host.extra_hosts.as_ref().is_none_or(Vec::is_empty) {
-        fs::read_to_string("/etc/hosts").unwrap_or_default()
-    } else {
-        let own: Vec<IpAddr> = endpoint.map(addresses).unwrap_or_default();
-        hosts_file(&own, &config.hostname, &config.domainname, &extra_hosts(engine, record, gateway))
-    };
+    Ok(Files {
+        resolv_conf: Some(write(folder.join("resolv.conf"), &resolv(lifecycle, record, sandbox)?)?),
+        hostname: Some(write(folder.join("hostname"), &format!("{}\n", record.config.hostname))?),
+        hosts: Some(write(folder.join("hosts"), &hosts(lifecycle, record, sandbox))?),
+        shm: None,
+    })
+}
+
+/// Writes hosts and resolv.conf of a running container again, in place: they are mounted in it. Lines that the container
+/// changed itself are lost only in hosts, as with Docker only where it wrote them.
+pub(super) fn rewrite(lifecycle: &Lifecycle, record: &ContainerRecord, sandbox: &Sandbox) -> Result<(), StartError> {
+    let folder = lifecycle.config.container_folder(&record.id);
+    write(folder.join("hosts"), &hosts(lifecycle, record, Some(sandbox)))?;
+    write(folder.join("resolv.conf"), &resolv(lifecycle, record, Some(sandbox))?)?;
+    Ok(())
+}
+
+fn hosts(lifecycle: &Lifecycle, record: &ContainerRecord, sandbox: Option<&Sandbox>) -> String {
+    let (engine, config) = (&lifecycle.config, &record.config);
+    if record.host.network_mode == "host" && record.host.extra_hosts.as_ref().is_none_or(Vec::is_empty) {
+        return fs::read_to_string("/etc/hosts").unwrap_or_default();
+    }
+    let own: Vec<IpAddr> = sandbox.iter().flat_map(|s| s.endpoints.values()).flat_map(addresses).collect();
+    let mut extra = extra_hosts(engine, record, lifecycle.gateway());
+    // A link that leads nowhere was an error of the start.
+    let links = lifecycle.linked(record).unwrap_or_default();
+    extra.extend(links.iter().map(|l| l.hosts_line()).map(|(address, name)| HostsEntry { address, name }));
+    hosts_file(&own, &config.hostname, &config.domainname, &extra)
+}
+
+/// The servers that our resolver asks for a container.
+pub(super) fn upstreams(lifecycle: &Lifecycle, record: &ContainerRecord) -> Vec<Server> {
     let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let text = match resolv_conf_path(&host_text) {
+        "/etc/resolv.conf" => host_text,
+        other => fs::read_to_string(other).unwrap_or_default(),
+    };
+    // What cannot be read was refused when resolv.conf was written.
+    let options = resolv_options(&lifecycle.config, record).unwrap_or_default();
+    wharf_network::upstreams(&text, &options)
+}
+
+fn resolv(lifecycle: &Lifecycle, record: &ContainerRecord, sandbox: Option<&Sandbox>) -> Result<String, StartError> {
+    let on_host = record.host.network_mode == "host";
+    let host_text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let endpoints = || sandbox.iter().flat_map(|s| s.endpoints.values());
     let mode = match on_host {
         true => ResolvMode::Host,
-        false => ResolvMode::Bridge { ipv6: endpoint.is_some_and(|e| e.ipv6.is_some()) },
+        false if sandbox.is_some_and(super::names::is_resolved) => ResolvMode::Internal,
+        false => ResolvMode::Bridge { ipv6: endpoints().any(|e| e.ipv6.is_some()) },
     };
     let source = if on_host { "/etc/resolv.conf" } else { resolv_conf_path(&host_text) };
     let text = match source {
         "/etc/resolv.conf" => host_text,
         other => fs::read_to_string(other).unwrap_or_default(),
     };
-    let resolv = resolv_conf(&text, source, mode, &resolv_options(engine, record)?);
-    Ok(Files {
-        resolv_conf: Some(write(folder.join("resolv.conf"), &resolv)?),
-        hostname: Some(write(folder.join("hostname"), &format!("{}\n", config.hostname))?),
-        hosts: Some(write(folder.join("hosts"), &hosts)?),
-        shm: None,
-    })
+    Ok(resolv_conf(&text, source, mode, &resolv_options(&lifecycle.config, record)?))
 }
 
 /// The files of the container whose network is joined.

@@ -7,21 +7,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use wharf_fault::point;
-use wharf_network::{Attachment, Endpoint, EndpointRequest};
+use wharf_network::Sockets;
 use wharf_oci::runtime::{NamespaceType, Process};
 use wharf_task::{Relay, Shim, SpawnRequest};
 use wharf_types::Mount;
 
-use super::{Lifecycle, files, ports};
-use crate::container::{Container, ContainerRecord, View};
+use super::attach::{Attached, Wanted, write_sandbox};
+use super::{Lifecycle, files};
+use crate::container::{Container, ContainerRecord, Sandbox, View};
 use crate::create::mounts::Source;
 use crate::creator::node_name;
 use crate::rootfs::Root;
 use crate::spec::{self, Identity, Input, Net};
 use crate::{EngineError, StartError, identity};
-
-/// The file in the task folder by which a later daemon knows the container's place in the network.
-pub(crate) const ENDPOINT_FILE: &str = "endpoint.json";
 
 /// Identities kept at most.
 const IDENTITIES: usize = 256;
@@ -30,13 +28,16 @@ const IDENTITIES: usize = 256;
 pub(super) struct Launched {
     pub(super) shim: Shim,
     pub(super) rootfs: Vec<Mount>,
-    pub(super) endpoint: Option<Arc<Endpoint>>,
+    pub(super) sandbox: Option<Arc<Sandbox>>,
     pub(super) process: Arc<Process>,
 }
 
 /// How a container gets its network; the joined container is looked up before anything is done.
 pub(super) enum NetPlan {
+    /// The default bridge and nothing else.
     Bridge,
+    /// Any networks.
+    Networks(Vec<Wanted>),
     Host,
     None,
     Container(Arc<Container>, u32),
@@ -68,31 +69,26 @@ pub(crate) fn log_config(record: &ContainerRecord) -> Result<wharf_logs::Config,
 impl Lifecycle {
     /// Finds out how the container gets its network, without effects.
     pub(super) fn plan_network(&self, record: &ContainerRecord) -> Result<NetPlan, StartError> {
-        let unknown = |name: &str| Err(StartError::NoNetwork(name.to_owned()));
-        if let Some(other) =
-            record.networks.keys().find(|n| !matches!(n.as_str(), "bridge" | "default" | "host" | "none"))
-            && *other != record.host.network_mode
-        {
-            return unknown(other);
-        }
         if record.config.network_disabled {
             return Ok(NetPlan::None);
         }
         match record.host.network_mode.as_str() {
-            "bridge" | "default" => Ok(NetPlan::Bridge),
-            "host" => Ok(NetPlan::Host),
-            "none" => Ok(NetPlan::None),
-            mode => match mode.strip_prefix("container:") {
-                Some(name) => {
+            "host" => return Ok(NetPlan::Host),
+            "none" => return Ok(NetPlan::None),
+            mode => {
+                if let Some(name) = mode.strip_prefix("container:") {
                     let join = |e: EngineError| StartError::JoinNetwork(Box::new(e));
                     let other = self.registry.find(name).map_err(|e| join(e.into()))?;
                     let task = other.view().task.clone();
                     let task = task.ok_or_else(|| join(EngineError::NotRunning(other.id.to_string())))?;
-                    Ok(NetPlan::Container(other, task.pid))
+                    return Ok(NetPlan::Container(other, task.pid));
                 }
-                None => unknown(mode),
-            },
+            }
         }
+        if record.network_names() == ["bridge"] {
+            return Ok(NetPlan::Bridge);
+        }
+        Ok(NetPlan::Networks(self.wanted(record)?))
     }
 
     /// Namespaces of other containers that are joined.
@@ -119,32 +115,31 @@ impl Lifecycle {
         self.bind_sources(record)?;
         // What an earlier run left that is not committed yet; its facts are in the view.
         self.shims.remove(&record.id).map_err(StartError::Task)?;
-        let attachment = match plan {
-            NetPlan::Bridge => Some(self.networks.attach(&request(record)).map_err(StartError::Network)?),
-            NetPlan::Host | NetPlan::None | NetPlan::Container(..) => None,
+        let attached = match plan {
+            NetPlan::Bridge => self.attach_default(record)?,
+            NetPlan::Networks(wanted) => self.attach_all(record, wanted)?,
+            NetPlan::Host | NetPlan::None | NetPlan::Container(..) => Attached::default(),
         };
         point("start.after-attach");
-        let endpoint = attachment.as_ref().map(|a| Arc::new(a.endpoint.clone()));
-        let spawned = self.spawn(record, plan, attachment, &log, &joined, &identity);
+        let sandbox = attached.sandbox.clone().map(Arc::new);
+        let spawned = self.spawn(record, plan, attached, &log, &joined, &identity);
         match spawned {
-            Ok((shim, process)) => Ok(Launched { shim, rootfs, endpoint, process: Arc::new(process) }),
+            Ok((shim, process)) => Ok(Launched { shim, rootfs, sandbox, process: Arc::new(process) }),
             Err(e) => {
-                self.undo_launch(record, endpoint.as_deref());
+                self.undo_launch(record, sandbox.as_deref());
                 Err(e)
             }
         }
     }
 
     /// Takes back what a start made outside the shim. Failures are logged: the start has failed already.
-    pub(super) fn undo_launch(&self, record: &ContainerRecord, endpoint: Option<&Endpoint>) {
+    pub(super) fn undo_launch(&self, record: &ContainerRecord, sandbox: Option<&Sandbox>) {
         if let Err(error) = self.shims.remove(&record.id) {
             tracing::warn!(container = %record.id, %error, "cannot remove the task folder of a failed start");
         }
         self.remove_netns_link(record);
-        if let Some(endpoint) = endpoint
-            && let Err(error) = self.networks.detach(endpoint)
-        {
-            tracing::warn!(container = %record.id, %error, "cannot detach the network of a failed start");
+        if let Some(sandbox) = sandbox {
+            self.detach_all(record, sandbox);
         }
     }
 
@@ -152,33 +147,40 @@ impl Lifecycle {
         &self,
         record: &ContainerRecord,
         plan: &NetPlan,
-        attachment: Option<Attachment>,
+        attached: Attached,
         log: &wharf_logs::Config,
         joined: &[(NamespaceType, PathBuf)],
         identity: &Identity,
     ) -> Result<(Shim, Process), StartError> {
-        let endpoint = attachment.as_ref().map(|a| &a.endpoint);
+        let sandbox = attached.sandbox.as_ref();
+        let links = self.linked(record)?;
         let files = match plan {
             NetPlan::Container(other, _) => files::of_other(&self.config, &other.view().record),
-            _ => files::write_all(&self.config, record, endpoint, self.gateway())?,
+            _ => files::write_all(self, record, sandbox)?,
         };
         point("start.after-files");
         let folder = self.shims.prepare(&record.id).map_err(StartError::Task)?;
-        if let Some(endpoint) = endpoint {
-            write_endpoint(folder.path(), endpoint)?;
+        if let Some(sandbox) = sandbox {
+            write_sandbox(folder.path(), sandbox)?;
         }
         point("start.after-folder");
         let net = match plan {
             // The shim has the prepared namespace as descriptor 5.
-            NetPlan::Bridge | NetPlan::None => Net::Join(PathBuf::from("/proc/self/fd/5")),
+            NetPlan::Bridge | NetPlan::Networks(_) | NetPlan::None => Net::Join(PathBuf::from("/proc/self/fd/5")),
             NetPlan::Host => Net::Host,
             NetPlan::Container(_, pid) => Net::Join(PathBuf::from(format!("/proc/{pid}/ns/net"))),
         };
+        let mut config = std::borrow::Cow::Borrowed(&record.config);
+        if !links.is_empty() {
+            let own = record.config.env.iter().flatten().cloned();
+            let all = links.iter().flat_map(|l| l.environment(&record.name)).chain(own).collect();
+            config.to_mut().env = Some(all);
+        }
         let volumes = record.volumes().map(|name| (name.to_owned(), self.volumes.data(name))).collect();
         let built = spec::build(&Input {
             engine: &self.config,
             id: record.id.as_str(),
-            config: &record.config,
+            config: &config,
             host: &record.host,
             args: record.command(),
             identity,
@@ -192,12 +194,10 @@ impl Lifecycle {
         })?;
         let json = serde_json::to_vec(&built).unwrap_or_default();
         folder.write_config(&json).map_err(StartError::Task)?;
-        let (netns, hold, relays) = match attachment {
-            Some(a) => (Some(a.netns), a.hold, a.relays),
-            None => {
-                let alone = matches!(plan, NetPlan::None).then(|| self.networks.solitary()).transpose();
-                (alone.map_err(StartError::Network)?, Vec::new(), Vec::new())
-            }
+        let Sockets { hold, relays } = attached.sockets;
+        let netns = match attached.netns {
+            None if matches!(plan, NetPlan::None) => Some(self.networks.solitary().map_err(StartError::Network)?),
+            netns => netns,
         };
         let log_dir = open_folder(&self.config.container_folder(&record.id))?;
         point("start.before-spawn");
@@ -217,7 +217,7 @@ impl Lifecycle {
         Ok((shim, built.process.unwrap_or_default()))
     }
 
-    fn gateway(&self) -> Option<IpAddr> {
+    pub(super) fn gateway(&self) -> Option<IpAddr> {
         self.networks.bridge().map(|b| IpAddr::V4(b.gateway))
     }
 
@@ -272,23 +272,6 @@ impl Lifecycle {
         // There is none with the host's network or none at all.
         let _ = std::fs::remove_file(self.netns_link(record));
     }
-}
-
-fn request(record: &ContainerRecord) -> EndpointRequest {
-    let own = record.networks.get("bridge").map(|n| n.mac_address.as_str()).filter(|m| !m.is_empty());
-    let mac = own.unwrap_or(&record.config.mac_address);
-    EndpointRequest {
-        container: record.id.clone(),
-        name: record.name.clone(),
-        mac: mac.parse().ok(),
-        ports: ports::requests(record),
-    }
-}
-
-fn write_endpoint(folder: &Path, endpoint: &Endpoint) -> Result<(), StartError> {
-    let path = folder.join(ENDPOINT_FILE);
-    let json = serde_json::to_vec(endpoint).unwrap_or_default();
-    std::fs::write(&path, json).map_err(|source| StartError::File { operation: "write", path, source })
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {

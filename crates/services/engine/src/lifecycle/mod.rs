@@ -1,9 +1,12 @@
 //! A container's life after create: start, end, restart, stop, kill, pause and remove. Whoever changes a container's
 //! run holds its lock; nobody holds it while waiting for a process to end.
 
+mod attach;
 mod endings;
 mod files;
 mod launch;
+mod links;
+mod names;
 mod ports;
 mod remove;
 mod saver;
@@ -14,17 +17,22 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use wharf_network::Networks;
+use wharf_dns::Resolver;
+use wharf_network::{Networks, Sockets};
 use wharf_snapshot::Snapshotter;
 use wharf_task::Shims;
+use wharf_types::ContainerId;
 
 use crate::config::EngineConfig;
 use crate::container::{Records, Registry};
 use crate::events::Events;
+use crate::networks::Catalog;
 use crate::spec::Identity;
 use crate::volumes::Volumes;
 
-pub(crate) use launch::{ENDPOINT_FILE, log_config};
+pub(crate) use attach::SANDBOX_FILE;
+pub(crate) use launch::log_config;
+pub(crate) use links::split as split_link;
 pub use remove::RemoveOptions;
 pub use saver::Saver;
 pub(crate) use saver::current_record;
@@ -39,7 +47,10 @@ pub struct Lifecycle {
     pub(crate) snapshots: Arc<dyn Snapshotter>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) networks: Arc<Networks>,
-    pub(crate) bridge_id: String,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) resolver: Arc<Resolver>,
+    /// Sockets of ports that were published after the container's shim was started.
+    pub(crate) kept_sockets: Mutex<HashMap<ContainerId, Sockets>>,
     pub(crate) shims: Shims,
     pub(crate) events: Arc<Events>,
     pub(crate) saver: Arc<Saver>,

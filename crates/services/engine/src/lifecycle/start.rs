@@ -12,7 +12,6 @@ use super::Lifecycle;
 use super::launch::Launched;
 use crate::container::{Container, Status, Task, View};
 use crate::creator::tell;
-use crate::events::Subject;
 use crate::{EngineError, StartError, in_place};
 
 /// How long a start or an end waits for clients on their way to the streams.
@@ -88,7 +87,7 @@ impl Lifecycle {
                 self.volumes.tell("mount", name, &more);
             }
         }
-        self.tell_network("connect", container.id.as_str(), &view.record.host.network_mode);
+        self.tell_networks("connect", &view);
         let request =
             CreateRequest { rootfs: launched.rootfs.clone(), terminal: view.record.config.tty, stdin: stdin_of(&view) };
         match self.run(container, &launched, request).await {
@@ -122,7 +121,7 @@ impl Lifecycle {
     /// Publishes a running container and watches for its end.
     fn running(self: &Arc<Self>, container: &Arc<Container>, launched: Launched, pid: u32) {
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
-        let Launched { shim, endpoint, process, .. } = launched;
+        let Launched { shim, sandbox, process, .. } = launched;
         let task = Task { shim, pid, run, process };
         let view = container.publish(|v| {
             v.state.status = Status::Running;
@@ -132,7 +131,7 @@ impl Lifecycle {
             v.state.started_at = Timestamp::now();
             v.task = Some(task.clone());
             v.starting = None;
-            v.endpoint = endpoint;
+            v.sandbox = sandbox;
             v.execs.clear();
         });
         tell(&self.events, &view.record, "start", &[]);
@@ -149,23 +148,9 @@ impl Lifecycle {
         if launched.shim.shutdown().await.is_ok() {
             launched.shim.gone().await;
         }
-        in_place(|| self.undo_launch(&container.view().record, launched.endpoint.as_deref()));
-        self.tell_network("disconnect", container.id.as_str(), &container.view().record.host.network_mode);
+        in_place(|| self.undo_launch(&container.view().record, launched.sandbox.as_deref()));
+        self.tell_networks("disconnect", &container.view());
         self.tell_unmounts(&container.view());
-    }
-
-    /// Tells of a container's coming to and leaving a network.
-    pub(super) fn tell_network(&self, action: &str, container: &str, mode: &str) {
-        let (id, kind) = match mode {
-            "bridge" | "default" => (self.bridge_id.clone(), "bridge"),
-            "host" => (crate::networks::fixed_id(&self.config.instance, "host"), "host"),
-            "none" => (crate::networks::fixed_id(&self.config.instance, "none"), "null"),
-            _ => return,
-        };
-        let name = if kind == "null" { "none" } else { kind };
-        let pairs = [("container", container), ("name", name), ("type", kind)];
-        let attributes = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self.events.publish(Subject::Network, action, id, attributes);
     }
 
     pub(super) fn tell_unmounts(&self, view: &View) {

@@ -103,7 +103,7 @@ impl<'a> Filter<'a> {
             && self.any("health", |v| v == "none")
             && self.filters.bool_or("is-task", false) != Ok(true)
             && self.any("isolation", |v| v == "default")
-            && self.any("network", |v| record.host.network_mode == v)
+            && self.any("network", |v| record.host.network_mode == v || view.on_network(v))
             && self.any("volume", |v| {
                 record.volumes().any(|name| name == v) || record.points.iter().any(|p| p.target == v)
             })

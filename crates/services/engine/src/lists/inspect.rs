@@ -1,10 +1,10 @@
 //! `GET /containers/{id}/json`.
 
-use wharf_api_types::{ContainerInspect, ContainerState, DriverData, NetworkSettings};
+use wharf_api_types::{ContainerInspect, ContainerState, DriverData, HostConfig, NetworkSettings};
 
 use super::summary::port_map;
 use super::{Lists, Sizes};
-use crate::container::{Status, View};
+use crate::container::{ContainerRecord, Status, View};
 
 fn state(view: &View) -> ContainerState {
     let state = &view.state;
@@ -23,6 +23,16 @@ fn state(view: &View) -> ContainerState {
         finished_at: state.finished_at,
         health: None,
     }
+}
+
+/// The host configuration as inspect shows it: links with the names of both ends.
+fn shown_host(record: &ContainerRecord) -> HostConfig {
+    let mut host = record.host.clone();
+    for link in host.links.iter_mut().flatten() {
+        let (name, alias) = crate::lifecycle::split_link(link);
+        *link = format!("/{name}:/{}/{alias}", record.name);
+    }
+    host
 }
 
 impl Lists {
@@ -54,7 +64,7 @@ impl Lists {
             driver: self.snapshots.name().to_owned(),
             platform: "linux".to_owned(),
             exec_ids: (!execs.is_empty()).then_some(execs),
-            host_config: record.host.clone(),
+            host_config: shown_host(record),
             graph_driver: DriverData { data: None, name: self.snapshots.name().to_owned() },
             size_rw: sizes.map(|s| s.writable),
             size_root_fs: sizes.map(|s| s.root),
@@ -75,9 +85,11 @@ impl Lists {
         if view.record.host.network_mode == "host" {
             "/proc/1/ns/net".clone_into(&mut settings.sandbox_key);
         }
-        let Some(endpoint) = view.endpoint.as_deref() else { return settings };
-        settings.bridge.clone_from(&self.config.bridge);
-        settings.sandbox_id.clone_from(&endpoint.sandbox);
+        let Some(sandbox) = view.sandbox.as_deref() else { return settings };
+        if sandbox.endpoints.contains_key("bridge") {
+            settings.bridge.clone_from(&self.config.bridge);
+        }
+        settings.sandbox_id.clone_from(&sandbox.id);
         let link = self.config.exec_root.join("netns").join(view.record.id.short());
         settings.sandbox_key = link.display().to_string();
         // The deprecated fields repeat the default bridge's.

@@ -6,7 +6,7 @@ use wharf_api_types::{
     ContainerSummary, EndpointSettings, MountPoint, Port, PortBinding, PortMap, SummaryHostConfig,
     SummaryNetworkSettings,
 };
-use wharf_network::{BoundPort, Protocol};
+use wharf_network::{BoundPort, Endpoint, Protocol};
 use wharf_types::Timestamp;
 
 use super::{Lists, Sizes};
@@ -30,9 +30,8 @@ pub(super) fn ports(view: &View) -> Vec<Port> {
     if view.task.is_none() {
         return Vec::new();
     }
-    let bound = view.endpoint.as_ref().map_or(&[][..], |e| &e.ports);
+    let bound = view.sandbox.iter().flat_map(|s| s.ports()).filter(|p| p.host_port > 0);
     let mut list: Vec<Port> = bound
-        .iter()
         .map(|p| Port {
             ip: p.host_ip.to_string(),
             private_port: p.container_port,
@@ -41,7 +40,7 @@ pub(super) fn ports(view: &View) -> Vec<Port> {
         })
         .collect();
     let exposed = view.record.config.exposed_ports.iter().flat_map(BTreeMap::keys);
-    for text in exposed.filter(|_| view.endpoint.is_some()) {
+    for text in exposed.filter(|_| view.sandbox.is_some()) {
         let (number, kind) = text.split_once('/').unwrap_or((text, "tcp"));
         let Ok(private_port) = number.parse() else { continue };
         if !list.iter().any(|p| p.private_port == private_port && p.r#type == kind) {
@@ -60,13 +59,14 @@ pub(super) fn port_map(view: &View) -> PortMap {
     if view.task.is_none() {
         return map;
     }
-    let Some(endpoint) = &view.endpoint else { return map };
+    let Some(sandbox) = &view.sandbox else { return map };
     for text in view.record.config.exposed_ports.iter().flat_map(BTreeMap::keys) {
         let full = if text.contains('/') { text.clone() } else { format!("{text}/tcp") };
         map.insert(full, None);
     }
-    for port in &endpoint.ports {
-        let binding = PortBinding { host_ip: port.host_ip.to_string(), host_port: port.host_port.to_string() };
+    for port in sandbox.ports() {
+        let host_port = if port.host_port == 0 { String::new() } else { port.host_port.to_string() };
+        let binding = PortBinding { host_ip: port.host_ip.to_string(), host_port };
         map.entry(key(port)).or_default().get_or_insert_default().push(binding);
     }
     map
@@ -123,6 +123,22 @@ fn command(args: &[String]) -> String {
     text
 }
 
+/// What came of an endpoint.
+fn fill(settings: &mut EndpointSettings, endpoint: &Endpoint) {
+    settings.endpoint_id.clone_from(&endpoint.id);
+    settings.mac_address = endpoint.mac.to_string();
+    settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
+    if let Some(address) = endpoint.ipv4 {
+        settings.ip_address = address.address().to_string();
+        settings.ip_prefix_len = i64::from(address.prefix());
+    }
+    settings.ipv6_gateway = endpoint.gateway_v6.map(|g| g.to_string()).unwrap_or_default();
+    if let Some(address) = endpoint.ipv6 {
+        settings.global_ipv6_address = address.address().to_string();
+        settings.global_ipv6_prefix_len = i64::from(address.prefix());
+    }
+}
+
 impl Lists {
     pub(super) fn summary(&self, view: &View, sizes: Option<Sizes>) -> ContainerSummary {
         let record = &view.record;
@@ -150,33 +166,28 @@ impl Lists {
         }
     }
 
-    /// The networks of a container: the one of its mode, with addresses while it runs.
+    /// The networks of a container, with addresses while it runs.
     pub(super) fn endpoints(&self, view: &View) -> BTreeMap<String, EndpointSettings> {
         let record = &view.record;
-        let mode = record.host.network_mode.as_str();
-        if mode.starts_with("container:") {
-            return BTreeMap::new();
-        }
-        let mut settings = record.networks.get(mode).cloned().unwrap_or_default();
-        let ran = view.task.is_some();
-        if ran && matches!(mode, "bridge" | "host" | "none") {
-            settings.network_id = crate::networks::fixed_id(&self.config.instance, mode);
-        }
-        if let Some(endpoint) = view.endpoint.as_deref() {
-            settings.endpoint_id.clone_from(&endpoint.id);
-            settings.mac_address = endpoint.mac.to_string();
-            settings.gateway = endpoint.gateway.map(|g| g.to_string()).unwrap_or_default();
-            if let Some(address) = endpoint.ipv4 {
-                settings.ip_address = address.address().to_string();
-                settings.ip_prefix_len = i64::from(address.prefix());
+        let names = match &view.sandbox {
+            Some(sandbox) => sandbox.endpoints.keys().cloned().collect(),
+            None => record.network_names(),
+        };
+        let of = |name: String| {
+            let mut settings = record.networks.get(&name).cloned().unwrap_or_default();
+            let network = self.catalog.named(&name);
+            if view.task.is_some() {
+                settings.network_id = network.as_ref().map(|n| n.id.clone()).unwrap_or_default();
             }
-            settings.ipv6_gateway = endpoint.gateway_v6.map(|g| g.to_string()).unwrap_or_default();
-            if let Some(address) = endpoint.ipv6 {
-                settings.global_ipv6_address = address.address().to_string();
-                settings.global_ipv6_prefix_len = i64::from(address.prefix());
+            if let Some(endpoint) = view.sandbox.as_ref().and_then(|s| s.endpoints.get(&name)) {
+                fill(&mut settings, endpoint);
+                if network.is_some_and(|n| n.is_user_defined()) {
+                    settings.dns_names = Some(record.dns_names(&settings));
+                }
             }
-        }
-        BTreeMap::from([(mode.to_owned(), settings)])
+            (name, settings)
+        };
+        names.into_iter().map(of).collect()
     }
 
     pub(super) fn mount_points(&self, view: &View) -> Vec<MountPoint> {

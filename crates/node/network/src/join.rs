@@ -1,0 +1,256 @@
+//! Endpoints in a namespace that a container has already: user-defined networks, live connect and disconnect.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use wharf_ipam::{Cidr, MacAddress};
+use wharf_netlink::route::{self, Veth, Which};
+use wharf_netlink::{Errno, Family, Requests, Socket};
+use wharf_types::ContainerId;
+
+use crate::links::{Base, is_filtered};
+use crate::networks::{Networks, Shared, lock};
+use crate::sandbox::{failed, mac_of};
+use crate::{Endpoint, JoinRequest, NetworkError, netns, random, sysctl};
+
+/// What [`Shared::connect`] needs to know of a network.
+struct Target {
+    base: Base,
+    mtu: u32,
+    gateway: Option<IpAddr>,
+    gateway_v6: Option<IpAddr>,
+    ipv4: Option<Cidr>,
+    ipv6: Option<Cidr>,
+    announce: bool,
+}
+
+impl Networks {
+    /// Connects a container's namespace to a network: link, addresses, parameters. Without default route and published
+    /// ports: see [`Networks::set_gateways`] and [`Networks::publish`]. On error nothing stays.
+    pub fn join(
+        &self,
+        netns: BorrowedFd<'_>,
+        container: &ContainerId,
+        request: &JoinRequest,
+    ) -> Result<Endpoint, NetworkError> {
+        let shared = &self.shared;
+        let target = shared.take(request)?;
+        let give_back = || {
+            let mut state = lock(&shared.state);
+            for address in [target.ipv4, target.ipv6].into_iter().flatten() {
+                state.give_back(&request.network, address.address());
+            }
+        };
+        let made = random::id().and_then(|id| Ok((id, shared.connect(netns, container, request, &target)?)));
+        let (id, (host_link, mac)) = match made {
+            Ok(made) => made,
+            Err(e) => {
+                give_back();
+                return Err(e);
+            }
+        };
+        let endpoint = Endpoint {
+            id,
+            network: request.network.clone(),
+            sandbox: request.sandbox.clone(),
+            container: container.clone(),
+            host_link,
+            link: request.link.clone(),
+            mac,
+            ipv4: target.ipv4,
+            gateway: target.gateway.and_then(|g| if let IpAddr::V4(g) = g { Some(g) } else { None }),
+            ipv6: target.ipv6,
+            gateway_v6: target.gateway_v6.and_then(|g| if let IpAddr::V6(g) = g { Some(g) } else { None }),
+            ports: Vec::new(),
+        };
+        lock(&shared.state).endpoints.insert(endpoint.id.clone(), endpoint.clone());
+        Ok(endpoint)
+    }
+
+    /// Takes an endpoint out of a namespace that goes on: link, rules, address, ports. One that is gone is success.
+    pub fn leave(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), NetworkError> {
+        let removed = netns::within(&self.shared.home, netns, || {
+            let mut inner = Socket::open(Family::Route).map_err(failed("removing link", &endpoint.link))?;
+            let mut requests = Requests::new();
+            route::delete_link(&mut requests, Which::Name(&endpoint.link));
+            match inner.call(&mut requests) {
+                Err(e) if e.is(Errno::NODEV) => Ok(()),
+                other => other.map_err(failed("removing link", &endpoint.link)),
+            }
+        });
+        self.detach(endpoint).and(removed)
+    }
+
+    /// Sets a namespace's default routes to these endpoints' gateways; a family without endpoint has none.
+    pub fn set_gateways(
+        &self,
+        netns: BorrowedFd<'_>,
+        ipv4: Option<&Endpoint>,
+        ipv6: Option<&Endpoint>,
+    ) -> Result<(), NetworkError> {
+        netns::within(&self.shared.home, netns, || {
+            let fail = failed("setting routes in", "namespace");
+            let mut inner = Socket::open(Family::Route).map_err(&fail)?;
+            for (six, endpoint) in [(false, ipv4), (true, ipv6)] {
+                let gateway =
+                    endpoint.and_then(|e| if six { e.gateway_v6.map(IpAddr::V6) } else { e.gateway.map(IpAddr::V4) });
+                let mut requests = Requests::new();
+                match endpoint.zip(gateway) {
+                    Some((endpoint, gateway)) => {
+                        let link = route::link(&mut inner, Which::Name(&endpoint.link)).map_err(&fail)?.index;
+                        if six {
+                            // Replacing adds a second route where the gateways differ (RFC 4191 multipath).
+                            drop_default(&mut inner, true)?;
+                        }
+                        route::replace_default(&mut requests, six, Some(gateway), link);
+                        inner.call(&mut requests).map_err(&fail)?;
+                    }
+                    None => drop_default(&mut inner, six)?,
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Deletes the default routes of a family.
+fn drop_default(inner: &mut Socket, ipv6: bool) -> Result<(), NetworkError> {
+    // There is one, seldom two; a bound keeps a container that adds its own from holding us up.
+    for _ in 0..8 {
+        let mut requests = Requests::new();
+        route::delete_default(&mut requests, ipv6);
+        match inner.call(&mut requests) {
+            Ok(()) => {}
+            // No such route; or a kernel without IPv6.
+            Err(e) if [Errno::SRCH, Errno::NOENT, Errno::OPNOTSUPP, Errno::AFNOSUPPORT].iter().any(|n| e.is(*n)) => {
+                return Ok(());
+            }
+            Err(e) => return Err(failed("removing routes in", "namespace")(e)),
+        }
+    }
+    Ok(())
+}
+
+impl Shared {
+    fn take(&self, request: &JoinRequest) -> Result<Target, NetworkError> {
+        let mut state = lock(&self.state);
+        let unknown = || NetworkError::NoNetwork(request.network.clone());
+        let net = state.nets.get_mut(&request.network).ok_or_else(unknown)?;
+        let (ipv4, ipv6) = net.take(request.ipv4, request.ipv6)?;
+        let (base, mtu, gateway, gateway_v6) = (net.base, net.mtu, net.gateway, net.gateway_v6);
+        let first = ipv4.or(ipv6).map(|c| c.address());
+        let announce = first.is_some_and(|a| state.strange.remove(&(request.network.clone(), a)));
+        Ok(Target { base, mtu, gateway, gateway_v6, ipv4, ipv6, announce })
+    }
+
+    /// Makes the link and configures it. Returns the host's end and the Ethernet address.
+    fn connect(
+        &self,
+        netns: BorrowedFd<'_>,
+        container: &ContainerId,
+        request: &JoinRequest,
+        target: &Target,
+    ) -> Result<(String, MacAddress), NetworkError> {
+        let own = target.ipv4.or(target.ipv6).map(|c| mac_of(c.address()));
+        let mac = match request.mac.or(own) {
+            Some(mac) => mac,
+            None => random::mac()?,
+        };
+        let host_link = match target.base {
+            Base::Bridge { .. } => random::link()?,
+            Base::Macvlan { .. } => String::new(),
+        };
+        let mut requests = Requests::new();
+        let alias = format!("wharf:{}:{container}", self.config.instance);
+        put_link(&mut requests, netns, &host_link, mac, request, target, &alias);
+        lock(&self.host).call(&mut requests).map_err(failed("adding link", &request.link))?;
+        let configured = netns::within(&self.home, netns, || configure(request, target));
+        if let Err(e) = configured {
+            // The first failure is the one to tell; the container's end takes the host's with it.
+            let _ = netns::within(&self.home, netns, || {
+                let mut requests = Requests::new();
+                route::delete_link(&mut requests, Which::Name(&request.link));
+                let mut inner = Socket::open(Family::Route).map_err(failed("removing link", &request.link))?;
+                inner.call(&mut requests).map_err(failed("removing link", &request.link))
+            });
+            return Err(e);
+        }
+        Ok((host_link, mac))
+    }
+}
+
+fn put_link(
+    requests: &mut Requests,
+    netns: BorrowedFd<'_>,
+    host_link: &str,
+    mac: MacAddress,
+    request: &JoinRequest,
+    target: &Target,
+    alias: &str,
+) {
+    match target.base {
+        Base::Bridge { index, isolated } => {
+            let veth = Veth {
+                name: host_link,
+                master: Some(index),
+                peer: &request.link,
+                peer_mac: Some(mac.0),
+                peer_netns: netns.as_fd(),
+                mtu: target.mtu,
+            };
+            route::add_veth(requests, &veth);
+            let which = Which::Name(host_link);
+            route::set_no_link_local(requests, which);
+            route::set_alias(requests, which, alias);
+            // See Sandbox::build.
+            let hairpin = is_filtered(false);
+            let isolated = isolated && !(hairpin && (target.ipv6.is_none() || is_filtered(true)));
+            if hairpin || isolated {
+                route::set_port(requests, which, hairpin, isolated);
+            }
+            route::set_up(requests, which);
+        }
+        Base::Macvlan { parent, mode } => {
+            // Passthru takes the parent's own address unless told otherwise.
+            let own = (mode != route::MacvlanMode::Passthru || request.mac.is_some()).then_some(mac.0);
+            route::add_macvlan(requests, parent, mode, &request.link, own, netns, target.mtu);
+        }
+    }
+}
+
+/// The container's side, in its namespace: parameters first, since some act when the link is raised.
+fn configure(request: &JoinRequest, target: &Target) -> Result<(), NetworkError> {
+    let name = &request.link;
+    let mut inner = Socket::open(Family::Route).map_err(failed("configuring", name))?;
+    let link = route::link(&mut inner, Which::Name(name)).map_err(failed("configuring", name))?.index;
+    if target.ipv6.is_some() {
+        sysctl::write_if_present(&format!("ipv6/conf/{name}/disable_ipv6"), "0")?;
+        sysctl::write_if_present(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+        // Routes come from the engine, never from who sends router advertisements (CVE-2020-13401).
+        sysctl::write_if_present(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    } else {
+        // A container on an IPv4 network must not speak IPv6 to its neighbours (CVE-2024-32473).
+        sysctl::write_if_present(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    }
+    if request.mac.is_some() || target.announce {
+        sysctl::write(&format!("ipv4/conf/{name}/arp_notify"), "1")?;
+    }
+    for (parameter, value) in &request.sysctls {
+        let path = parameter.trim_start_matches("net.").replace('.', "/").replace("IFNAME", name);
+        sysctl::write(&path, value).map_err(|e| match e {
+            NetworkError::Io { source, .. } => NetworkError::Sysctl { name: parameter.clone(), source },
+            other => other,
+        })?;
+    }
+    let mut requests = Requests::new();
+    for address in [target.ipv4, target.ipv6].into_iter().flatten() {
+        let broadcast = address.broadcast().map(IpAddr::V4);
+        route::add_address(&mut requests, link, address.address(), address.prefix(), broadcast);
+    }
+    for address in &request.link_local {
+        let prefix = if address.is_ipv6() { 64 } else { 16 };
+        route::add_address(&mut requests, link, *address, prefix, None);
+    }
+    route::set_up(&mut requests, Which::Index(link));
+    inner.call(&mut requests).map_err(failed("configuring", name))
+}
