@@ -15,11 +15,6 @@ use wharf_types::Timestamp;
 use super::images::summary;
 use super::{Joined, blocking, later, ready};
 
-fn later_feature<'a, T: Send + 'a>(what: &str) -> Reply<'a, T> {
-    let error = ApiError::not_implemented(format!("{what} is not supported by this version of Wharf yet"));
-    Box::pin(std::future::ready(Err(error)))
-}
-
 impl SystemBackend for Joined {
     fn version(&self) -> Reply<'_, api::Version> {
         Box::pin(std::future::ready(Ok(self.0.system.version())))
