@@ -194,11 +194,12 @@ fn bundle(i: &Invocation) -> Result<(PathBuf, Spec), Error> {
         Err(source) => return Err(Error::File { what: "chdir", path: bundle, source }),
     };
     let path = bundle.join("config.json");
-    if !path.exists() {
-        return Err(Error::State(format!("JSON specification file {} not found", path.display())));
+    match read_json(&path) {
+        Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::State(format!("JSON specification file {} not found", path.display())))
+        }
+        other => Ok((bundle, other?)),
     }
-    let config = read_json(&path)?;
-    Ok((bundle, config))
 }
 
 /// How many descriptors the process keeps: those asked for, and those of socket activation, which it is told of

@@ -58,7 +58,7 @@ pub const GLOBAL: &[Flag] = &[
     flag("log", "", true, "append errors to this file, besides standard error"),
     flag("log-format", "", true, "text (default) or json"),
     flag("root", "", true, "folder of the containers' states (default: /run/wharf-runtime, or below $XDG_RUNTIME_DIR)"),
-    flag("criu", "", true, "accepted; criu is found in $PATH"),
+    flag("criu", "", true, "accepted; there is no checkpoint"),
     flag("systemd-cgroup", "", false, "let systemd make the cgroups; cgroupsPath is then slice:prefix:name"),
     flag("rootless", "", true, "go on without cgroup rights: true, false or auto (default)"),
     HELP,

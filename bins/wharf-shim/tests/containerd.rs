@@ -238,6 +238,18 @@ fn cve_2026_53488_streams_that_name_a_program_are_refused_and_nothing_is_left() 
 }
 
 #[test]
+fn cve_2020_15257_the_socket_is_a_file_that_only_its_owner_reaches() {
+    use std::os::unix::fs::PermissionsExt;
+    let containerd = Containerd::new("true", false);
+    let mut shim = containerd.start();
+    let mode = |path: &Path| std::fs::metadata(path).expect("a file, no abstract name").permissions().mode() & 0o777;
+    assert_eq!(mode(&shim.path), 0o600);
+    assert_eq!(mode(shim.path.parent().expect("folder")) & 0o022, 0, "nobody else makes sockets there");
+    let id = shim.id.clone();
+    shim.call::<Empty>("Shutdown", &task::ShutdownRequest { id, now: true }).expect("shut down");
+}
+
+#[test]
 fn what_a_killed_shim_left_is_cleaned_up_by_its_program() {
     let containerd = Containerd::new("sleep 1000", false);
     let mut shim = containerd.start();

@@ -191,6 +191,53 @@ fn cve_2021_41091_the_state_folder_is_closed_to_others() {
 }
 
 #[test]
+fn cve_2022_1227_nothing_of_the_container_is_run_to_list_its_processes() {
+    let bundle = Bundle::new("sleep 1000");
+    let marker = bundle.path().join("run-on-the-host");
+    let program = bundle.rootfs().join("bin/ps");
+    std::fs::remove_file(&program).expect("removed");
+    std::fs::write(&program, format!("#!/bin/sh\ntouch {} /run-inside\n", marker.display())).expect("written");
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
+    bundle.start();
+    let listed = bundle.call(&["ps", &bundle.id]).ok();
+    assert!(listed.contains("sleep 1000"), "{listed}");
+    assert!(!marker.exists() && !bundle.rootfs().join("run-inside").exists());
+}
+
+#[test]
+fn cve_2024_45310_no_file_is_made_outside_by_a_mount_whose_place_is_being_swapped() {
+    let outside = tempfile::tempdir().expect("folder");
+    let rounds = if std::env::var_os("WHARF_LONG").is_some() { 400 } else { 25 };
+    for _ in 0..rounds {
+        let bundle = Bundle::new("true");
+        let (volume, spare) = (bundle.path().join("volume"), bundle.path().join("volume/spare"));
+        std::fs::create_dir_all(volume.join("place")).expect("folders");
+        symlink(outside.path(), &spare).expect("link");
+        let at = volume.to_str().expect("UTF-8").to_owned();
+        let source = bundle.path().join("config.json").to_str().expect("UTF-8").to_owned();
+        let bundle = bundle.with(|c| {
+            add_mount(c, "/v", "bind", &at, &["rbind"]);
+            add_mount(c, "/v/place/deep/file", "bind", &source, &["bind"]);
+        });
+        let over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stop = over.clone();
+        let swapper = std::thread::spawn(move || {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = renameat_with(CWD, volume.join("place"), CWD, &spare, RenameFlags::EXCHANGE);
+            }
+        });
+        // It may succeed or be refused, as the moment has it.
+        let _ = bundle.run();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        swapper.join().expect("joined");
+        let made: Vec<_> =
+            std::fs::read_dir(outside.path()).expect("folder").flatten().map(|e| e.file_name()).collect();
+        assert!(made.is_empty(), "made outside: {made:?}");
+    }
+}
+
+#[test]
 fn an_id_cannot_name_a_path() {
     let bundle = Bundle::new("true");
     bundle.write_config();

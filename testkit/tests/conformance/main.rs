@@ -14,6 +14,7 @@ mod life;
 mod notify;
 mod rootless;
 mod specification;
+mod systemd;
 
 /// Lines `runtime test reason`: what other runtimes do otherwise.
 const DIFFERENCES: &str = include_str!("differences.txt");
@@ -29,6 +30,7 @@ fn every_listed_difference_is_of_a_case_that_exists() {
         include_str!("notify.rs"),
         include_str!("rootless.rs"),
         include_str!("specification.rs"),
+        include_str!("systemd.rs"),
     ]
     .concat();
     for line in DIFFERENCES.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
