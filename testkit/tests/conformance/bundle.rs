@@ -164,7 +164,11 @@ impl Bundle {
             let group = Path::new(place).join(&self.id);
             // crun 1.28 leaves its folder of a hybrid host's second hierarchy.
             if place.ends_with("unified") && self.runtime.ends_with("crun") {
+                for inner in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                    let _ = std::fs::remove_dir(inner.path());
+                }
                 let _ = std::fs::remove_dir(&group);
+                continue;
             }
             if group.exists() {
                 left.push(group.display().to_string());
