@@ -39,7 +39,9 @@ impl Containerd {
         let folder = tempfile::Builder::new().prefix("wharf-ctrd-").tempdir().expect("folder");
         let bin = folder.path().join("bundle/rootfs/bin");
         std::fs::create_dir_all(&bin).expect("folder");
-        std::fs::copy("/bin/busybox", bin.join("busybox")).expect("install busybox-static");
+        // By another process: a child forked by another test's thread would hold our descriptor open for writing (ETXTBSY).
+        let copied = Command::new("cp").arg("/bin/busybox").arg(bin.join("busybox")).status().expect("cp runs");
+        assert!(copied.success(), "install busybox-static");
         for applet in ["sh", "echo", "cat", "sleep", "tty"] {
             symlink("busybox", bin.join(applet)).expect("link");
         }

@@ -31,7 +31,7 @@ fn cve_2024_21626_the_same_for_a_process_that_is_added() {
 /// A copy of the runtime, so that a successful attack damages nothing else.
 fn with_own_copy(mut bundle: Bundle) -> (Bundle, Vec<u8>) {
     let copy = bundle.path().join("runtime-copy");
-    std::fs::copy(&bundle.runtime, &copy).expect("copied");
+    crate::bundle::copy(&bundle.runtime, &copy);
     let content = std::fs::read(&copy).expect("read");
     bundle.runtime = copy;
     (bundle, content)

@@ -25,7 +25,7 @@ fn of_user(script: &str, ids: serde_json::Value) -> Bundle {
     });
     // A copy, as the user may not reach where the runtime was built.
     let copy = bundle.path().join("wharf-runtime");
-    std::fs::copy(&bundle.runtime, &copy).expect("copied");
+    crate::bundle::copy(&bundle.runtime, &copy);
     std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o755)).expect("mode");
     bundle.runtime = copy;
     let give = |path: &Path| std::os::unix::fs::lchown(path, Some(USER), Some(USER)).expect("owner");

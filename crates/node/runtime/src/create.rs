@@ -120,7 +120,9 @@ pub(crate) fn cgroup_failure(e: wharf_cgroup::CgroupError) -> Failure {
     let errno = std::error::Error::source(&e)
         .and_then(|s| s.downcast_ref::<std::io::Error>())
         .and_then(std::io::Error::raw_os_error);
-    Failure { stage: Stage::Cgroup, errno: errno.unwrap_or(0), subject: e.to_string() }
+    // What the kernel did not say has no number, only words.
+    let words = std::error::Error::source(&e).filter(|_| errno.is_none()).map(|source| format!(": {source}"));
+    Failure { stage: Stage::Cgroup, errno: errno.unwrap_or(0), subject: format!("{e}{}", words.unwrap_or_default()) }
 }
 
 fn root_path(request: &CreateRequest<'_>) -> Result<PathBuf, Failure> {
