@@ -8,7 +8,9 @@ use wharf_api_types as api;
 use wharf_api_types::query;
 use wharf_engine::EngineError;
 use wharf_error::{HasKind, Kind};
-use wharf_image::{Details, Filters, HistoryEntry, ImportRequest, LoadProgress, Removed, Summary};
+use wharf_image::{
+    Details, Filters, HistoryEntry, ImportRequest, LoadProgress, ManifestKind, ManifestSummary, More, Removed, Summary,
+};
 use wharf_oci::image as oci;
 use wharf_types::{Reference, Timestamp};
 
@@ -65,11 +67,22 @@ pub(super) fn parse_platform(text: &str) -> Option<oci::Platform> {
     Some(oci::Platform { os, architecture, variant, ..oci::Platform::default() })
 }
 
+fn of_api(p: &api::OciPlatform) -> oci::Platform {
+    oci::Platform {
+        os: p.os.clone(),
+        architecture: p.architecture.clone(),
+        variant: p.variant.clone(),
+        ..oci::Platform::default()
+    }
+}
+
 pub(super) fn descriptor(d: &oci::Descriptor) -> api::OciDescriptor {
     api::OciDescriptor {
         media_type: d.media_type.clone(),
         digest: d.digest.to_string(),
         size: d.size as i64,
+        annotations: (!d.annotations.is_empty()).then(|| d.annotations.clone().into_iter().collect()),
+        artifact_type: d.artifact_type.clone(),
         platform: d.platform.as_ref().map(platform),
         ..api::OciDescriptor::default()
     }
@@ -91,9 +104,32 @@ pub(super) fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
         descriptor: Some(descriptor(&image.target)),
         repo_digests: names(&row.names.digests),
         repo_tags: names(&row.names.tags),
-        shared_size: -1,
-        size: image.size as i64,
+        shared_size: row.shared.map_or(-1, |shared| shared as i64),
+        size: row.total as i64,
+        manifests: (!row.manifests.is_empty()).then(|| row.manifests.iter().map(manifest).collect()),
         ..api::ImageSummary::default()
+    }
+}
+
+fn manifest(row: &ManifestSummary) -> api::ImageManifestSummary {
+    let (kind, image_data, attestation_data) = match &row.kind {
+        ManifestKind::Image { platform: of, unpacked } => {
+            let size = api::UnpackedSize { unpacked: *unpacked as i64 };
+            ("image", Some(api::ManifestImageData { platform: platform(of), size, containers: None }), None)
+        }
+        ManifestKind::Attestation { of } => {
+            ("attestation", None, Some(api::ManifestAttestationData { r#for: of.clone() }))
+        }
+        ManifestKind::Unknown => ("unknown", None, None),
+    };
+    api::ImageManifestSummary {
+        id: row.descriptor.digest.to_string(),
+        descriptor: descriptor(&row.descriptor),
+        available: row.available,
+        size: api::ManifestSize { content: row.content as i64, total: row.total() as i64 },
+        kind: kind.to_owned(),
+        image_data,
+        attestation_data,
     }
 }
 
@@ -119,7 +155,7 @@ fn inspect(details: &Details, driver: &str) -> Result<api::ImageInspect, ApiErro
         variant: config.platform.variant.clone(),
         os: config.platform.os.clone(),
         os_version: config.platform.os_version.clone(),
-        size: image.size as i64,
+        size: details.size as i64,
         graph_driver: api::DriverData { name: driver.to_owned(), ..api::DriverData::default() },
         root_fs: api::RootFs { r#type: config.rootfs.kind.clone(), layers: (!layers.is_empty()).then_some(layers) },
         metadata: api::ImageMetadata { last_tag_time: details.last_tagged.unwrap_or_default() },
@@ -194,23 +230,33 @@ impl ImageBackend for Joined {
         let images = self.0.images.clone();
         let wanted = filters(&query.filters, &["dangling", "label", "label!", "before", "since", "reference", "until"]);
         blocking(move || -> Result<_, ApiError> {
-            let rows = images.list(&wanted?).map_err(|e| ApiError::of(&e))?;
+            let more = More { shared: query.shared_size, manifests: query.manifests };
+            let rows = images.list(&wanted?, more).map_err(|e| ApiError::of(&e))?;
             Ok(rows.iter().map(|row| summary(row, images.containers(&row.image.id))).collect())
         })
     }
 
-    fn inspect<'a>(&'a self, name: &'a str, _: query::ImageInspect) -> Reply<'a, api::ImageInspect> {
+    fn inspect<'a>(&'a self, name: &'a str, query: query::ImageInspect) -> Reply<'a, api::ImageInspect> {
         let (images, name) = (self.0.images.clone(), name.to_owned());
         let driver = self.0.system.storage_driver().to_owned();
         blocking(move || -> Result<_, ApiError> {
-            let details = images.inspect(&name).map_err(|e| ApiError::of(&e))?;
-            inspect(&details, &driver)
+            let wanted = query.platform.as_ref().map(of_api);
+            let details = images.inspect(&name, wanted.as_ref()).map_err(|e| ApiError::of(&e))?;
+            let mut shown = inspect(&details, &driver)?;
+            if query.manifests {
+                let rows = images.manifests(&details).map_err(|e| ApiError::of(&e))?;
+                shown.manifests = Some(rows.iter().map(manifest).collect());
+            }
+            Ok(shown)
         })
     }
 
-    fn history<'a>(&'a self, name: &'a str, _: query::ImageInspect) -> Reply<'a, Vec<api::ImageHistoryItem>> {
+    fn history<'a>(&'a self, name: &'a str, query: query::ImageInspect) -> Reply<'a, Vec<api::ImageHistoryItem>> {
         let (images, name) = (self.0.images.clone(), name.to_owned());
-        blocking(move || images.history(&name).map(|list| list.into_iter().map(history).collect()))
+        blocking(move || {
+            let wanted = query.platform.as_ref().map(of_api);
+            images.history(&name, wanted.as_ref()).map(|list| list.into_iter().map(history).collect())
+        })
     }
 
     fn tag<'a>(&'a self, name: &'a str, repo: &'a str, tag: &'a str) -> Reply<'a, ()> {
@@ -262,12 +308,7 @@ impl ImageBackend for Joined {
 
     fn load(&self, query: query::ImageLoad, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
         let images = self.0.images.clone();
-        let wanted = query.platforms.first().map(|p| oci::Platform {
-            os: p.os.clone(),
-            architecture: p.architecture.clone(),
-            variant: p.variant.clone(),
-            ..oci::Platform::default()
-        });
+        let wanted = query.platforms.first().map(of_api);
         let quiet = query.quiet;
         Box::pin(async move {
             Ok(progress(move |say| {
@@ -285,10 +326,9 @@ impl ImageBackend for Joined {
         let images = self.0.images.clone();
         Box::pin(async move {
             // Unknown names must become a status, so they are looked up before the body begins.
-            for name in &query.names {
-                images.inspect(name).map_err(|e| ApiError::of(&e))?;
-            }
-            Ok(send(move |out| images.save(&query.names, out)))
+            let platforms: Vec<oci::Platform> = query.platforms.iter().map(of_api).collect();
+            images.savable(&query.names, &platforms).map_err(|e| ApiError::of(&e))?;
+            Ok(send(move |out| images.save(&query.names, &platforms, out)))
         })
     }
 }

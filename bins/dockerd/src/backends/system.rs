@@ -28,10 +28,11 @@ impl SystemBackend for Joined {
     fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage> {
         let engine = self.0.clone();
         blocking(move || -> Result<_, ApiError> {
-            let rows = engine.images.list(&Default::default()).map_err(|e| ApiError::of(&e))?;
+            let more = wharf_image::More { shared: true, ..wharf_image::More::default() };
+            let rows = engine.images.list(&Default::default(), more).map_err(|e| ApiError::of(&e))?;
             let images: Vec<_> = rows.iter().map(|row| summary(row, engine.images.containers(&row.image.id))).collect();
             Ok(api::DiskUsage {
-                layers_size: images.iter().map(|image| image.size).sum(),
+                layers_size: engine.images.usage().map_err(|e| ApiError::of(&e))? as i64,
                 images: query.images.then_some(images),
                 containers: query.containers.then(|| engine.lists.disk_usage()),
                 volumes: query.volumes.then(|| engine.volumes.disk_usage()),

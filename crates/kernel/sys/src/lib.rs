@@ -4,6 +4,7 @@
 //! rustix's `Errno`. No decisions are made here, except falling back where an old kernel lacks a call.
 
 pub mod bpf;
+pub mod btrfs;
 pub mod clone;
 pub mod descriptor;
 pub mod exec;

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use wharf_oci::image as oci;
 use wharf_types::{Digest, Reference, Timestamp};
 
+use crate::ManifestSummary;
+
 /// The id of an image: the digest of what its names point to.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -56,6 +58,9 @@ pub struct Image {
     pub unpacked: u64,
     /// When it came into this store.
     pub added: Timestamp,
+    /// Top chain ids of other platforms of the same index that are unpacked, too.
+    #[serde(default)]
+    pub more: Vec<Digest>,
     /// The image it was made from, where it was made here by `commit` or a build.
     #[serde(default)]
     pub parent: Option<ImageId>,
@@ -79,6 +84,8 @@ pub struct Details {
     pub names: Names,
     /// When it was last tagged.
     pub last_tagged: Option<Timestamp>,
+    /// Bytes of its blobs: of an index, those of the platform that is told of.
+    pub size: u64,
 }
 
 /// One line of `docker images`.
@@ -88,6 +95,12 @@ pub struct Summary {
     pub image: std::sync::Arc<Image>,
     /// Its names.
     pub names: Names,
+    /// Bytes of blobs and unpacked layers, of all its manifests.
+    pub total: u64,
+    /// Bytes of unpacked layers that other images have, too; where it was asked for.
+    pub shared: Option<u64>,
+    /// Its manifests, where they were asked for.
+    pub manifests: Vec<ManifestSummary>,
 }
 
 /// One line of `docker history`, newest first.

@@ -75,6 +75,9 @@ pub enum ImageError {
         /// The platform.
         platform: String,
     },
+    /// Nothing to save for the platforms asked for.
+    #[error("no suitable export target found")]
+    NoExport(#[source] Box<ImageError>),
     /// A layer's media type is not known.
     #[error("unsupported layer format {0:?}")]
     MediaType(String),
@@ -125,6 +128,7 @@ impl HasKind for ImageError {
             | ImageError::DiffId { .. }
             | ImageError::MediaType(_) => Kind::Invalid,
             ImageError::Incomplete { .. } | ImageError::Unpacked(_) => Kind::DataLoss,
+            ImageError::NoExport(_) => Kind::NotFound,
             ImageError::Reference(e) => e.kind(),
             ImageError::Content(e) => e.kind(),
             ImageError::Store(e) => e.kind(),

@@ -105,6 +105,7 @@ impl Images {
             unpacked: 0,
             added: Timestamp::now(),
             parent: None,
+            more: Vec::new(),
         };
         let image = shared.register(image, &shape.names, &mut pins)?;
         let found = Resolved { id: image.id.clone(), reference: shape.names.into_iter().next() };

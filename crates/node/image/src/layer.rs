@@ -226,6 +226,7 @@ impl Images {
             unpacked: 0,
             added: Timestamp::now(),
             parent: image.parent,
+            more: Vec::new(),
         };
         let image = shared.register(image, &names, &mut pins)?;
         let found = Resolved { id: image.id.clone(), reference: names.into_iter().next() };

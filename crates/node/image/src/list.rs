@@ -1,12 +1,14 @@
 //! Listing, inspecting and history.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use wharf_types::{Reference, Timestamp};
+use wharf_oci::image::{Platform, media_type};
+use wharf_types::{Digest, Reference, Timestamp};
 
 use crate::resolve::find;
 use crate::store::State;
-use crate::{Details, HistoryEntry, Image, ImageError, Images, Summary};
+use crate::{Details, HistoryEntry, Image, ImageError, ImageId, Images, ManifestKind, ManifestSummary, Summary};
 
 /// Filters of `docker images`. Values of one filter are alternatives unless said otherwise; filters are combined.
 #[derive(Clone, Debug, Default)]
@@ -27,14 +29,53 @@ pub struct Filters {
     pub until: Option<Timestamp>,
 }
 
+/// What a list tells beside names and dates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct More {
+    /// What images share.
+    pub shared: bool,
+    /// Their manifests, one by one.
+    pub manifests: bool,
+}
+
+impl Image {
+    /// Whether the image is one manifest and no index.
+    fn manifest_is_target(&self) -> bool {
+        matches!(self.target.media_type.as_str(), media_type::MANIFEST | media_type::DOCKER_MANIFEST)
+    }
+}
+
 impl Images {
     /// Lists images, newest first.
     ///
     /// # Errors
-    /// [`ImageError::NotFound`] for `before` and `since`.
-    pub fn list(&self, filters: &Filters) -> Result<Vec<Summary>, ImageError> {
-        let state = self.shared.read();
-        list(&state, filters)
+    /// [`ImageError::NotFound`] for `before` and `since`; those of reading blobs, if manifests are asked for.
+    pub fn list(&self, filters: &Filters, more: More) -> Result<Vec<Summary>, ImageError> {
+        let mut rows = {
+            let state = self.shared.read();
+            let mut rows = list(&state, filters)?;
+            if more.shared {
+                share(&state, &mut rows);
+            }
+            rows
+        };
+        for row in &mut rows {
+            if more.manifests || !row.image.manifest_is_target() {
+                let manifests = self.manifests_of(&row.image)?;
+                row.total = manifests.iter().map(ManifestSummary::total).sum();
+                row.manifests = if more.manifests { manifests } else { Vec::new() };
+            }
+        }
+        Ok(rows)
+    }
+
+    /// What all images take of the disk: every blob and every unpacked layer once.
+    ///
+    /// # Errors
+    /// [`ImageError::Content`].
+    pub fn usage(&self) -> Result<u64, ImageError> {
+        let layers: u64 = self.shared.read().layers.values().map(|layer| layer.usage.bytes).sum();
+        Ok(layers + self.shared.parts.content.size()?)
     }
 
     /// Tells all of one image.
@@ -46,18 +87,63 @@ impl Images {
         let state = self.shared.read();
         let image = state.images.get(&found.id).cloned().ok_or_else(|| ImageError::NotFound(text.to_owned()))?;
         let tagged = state.tags.values().filter(|tag| tag.id == found.id).map(|tag| tag.tagged);
-        Ok(Details { names: state.names(&found.id), last_tagged: tagged.max(), image })
+        let last_tagged = tagged.max();
+        let names = state.names(&found.id);
+        drop(state);
+        // An index is told by the manifest that runs here: the other blobs are not this platform's.
+        let parts = std::iter::once(&image.manifest.config).chain(&image.manifest.layers);
+        let parts: u64 = parts.map(|blob| blob.size).sum();
+        let own = if image.manifest_is_target() { 0 } else { self.manifest_size(&image)? };
+        Ok(Details { names, last_tagged, size: image.target.size + own + parts, image })
+    }
+
+    /// As [`Images::inspect`], of the manifest for one platform.
+    ///
+    /// # Errors
+    /// As [`Images::inspect`]; [`ImageError::Platform`].
+    pub fn inspect_for(&self, text: &str, wanted: &Platform) -> Result<Details, ImageError> {
+        let mut details = self.inspect(text)?;
+        let found = self.manifest_for(&details.image, wanted, text)?;
+        let parts = std::iter::once(&found.manifest.config).chain(&found.manifest.layers);
+        let parts: u64 = parts.map(|blob| blob.size).sum();
+        let index = if details.image.manifest_is_target() { 0 } else { details.image.target.size };
+        details.size = index + found.descriptor.size + parts;
+        let chain = found.chain();
+        let image = Image {
+            id: ImageId(found.descriptor.digest.clone()),
+            target: found.descriptor,
+            manifest: found.manifest,
+            config: found.config,
+            chain,
+            ..details.image.as_ref().clone()
+        };
+        details.image = Arc::new(image);
+        Ok(details)
+    }
+
+    /// Bytes of the manifest that stands for an index.
+    fn manifest_size(&self, image: &Image) -> Result<u64, ImageError> {
+        let same = |m: &ManifestSummary| image.blobs.iter().any(|blob| blob.digest == m.descriptor.digest);
+        let all = self.manifests_of(image)?;
+        let fitting = all.iter().find(|m| match &m.kind {
+            ManifestKind::Image { platform, .. } => same(m) && *platform == image.config.platform,
+            _ => false,
+        });
+        Ok(fitting.map_or(0, |m| m.descriptor.size))
     }
 
     /// The steps that made an image, newest first.
     ///
     /// # Errors
     /// As [`Images::inspect`].
-    pub fn history(&self, text: &str) -> Result<Vec<HistoryEntry>, ImageError> {
+    pub fn history(&self, text: &str, platform: Option<&Platform>) -> Result<Vec<HistoryEntry>, ImageError> {
         let found = self.resolve(text)?;
+        let mut image = self.get(&found.id).map_err(|_| ImageError::NotFound(text.to_owned()))?;
+        if let Some(wanted) = platform {
+            image = self.for_platform(&image, wanted, text)?;
+        }
         let state = self.shared.read();
-        let image = state.images.get(&found.id).ok_or_else(|| ImageError::NotFound(text.to_owned()))?;
-        let mut sizes: Vec<u64> = state.chain(image).map(|(_, layer)| layer.usage.bytes).collect();
+        let mut sizes: Vec<u64> = state.downwards(image.chain.as_ref()).map(|(_, layer)| layer.usage.bytes).collect();
         let steps = image.config.history.iter();
         // Sizes are taken from the lowest layer up; `sizes` has it last.
         let mut entries: Vec<HistoryEntry> = steps
@@ -103,10 +189,25 @@ pub(crate) fn list(state: &State, filters: &Filters) -> Result<Vec<Summary>, Ima
                 continue;
             }
         }
-        found.push(Summary { image: image.clone(), names });
+        let total = image.size + image.unpacked;
+        found.push(Summary { image: image.clone(), names, total, shared: None, manifests: Vec::new() });
     }
     found.sort_by_key(|summary| std::cmp::Reverse(made(&summary.image)));
     Ok(found)
+}
+
+/// Adds up the unpacked layers that more than one image or platform has.
+fn share(state: &State, rows: &mut [Summary]) {
+    let mut counts: HashMap<&Digest, usize> = HashMap::new();
+    for image in state.images.values() {
+        for (chain, _) in state.chain(image) {
+            *counts.entry(chain).or_default() += 1;
+        }
+    }
+    for row in rows {
+        let common = state.chain(&row.image).filter(|(chain, _)| counts.get(chain).is_some_and(|n| *n > 1));
+        row.shared = Some(common.map(|(_, layer)| layer.usage.bytes).sum());
+    }
 }
 
 fn made(image: &Arc<Image>) -> Timestamp {

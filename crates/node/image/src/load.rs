@@ -43,11 +43,11 @@ pub struct Loaded {
 }
 
 /// Bytes of an index, manifest or configuration at most (CVE-2023-25153: without a limit they exhaust memory).
-const JSON_LIMIT: u64 = 8 << 20;
+pub(crate) const JSON_LIMIT: u64 = 8 << 20;
 /// Files in an archive at most: each is a blob of its own.
 const FILES: usize = 100_000;
 /// Indexes within indexes at most.
-const DEPTH: usize = 3;
+pub(crate) const DEPTH: usize = 3;
 
 /// An image's line in `manifest.json`.
 #[derive(Deserialize)]
@@ -301,6 +301,7 @@ impl Images {
             unpacked: 0,
             added: Timestamp::now(),
             parent: None,
+            more: Vec::new(),
         })
     }
 
@@ -330,12 +331,17 @@ impl Images {
             }
             media_type::MANIFEST | media_type::DOCKER_MANIFEST => {
                 let manifest: Manifest = self.document(target, "a manifest")?;
-                // Attestations and other artifacts are manifests too, but no images.
-                if !matches!(manifest.config.media_type.as_str(), media_type::CONFIG | media_type::DOCKER_CONFIG) {
-                    return Ok(());
-                }
                 let parts: Vec<Descriptor> =
                     std::iter::once(&manifest.config).chain(&manifest.layers).cloned().collect();
+                // Artifacts are manifests too, but no images: what of them is here is kept with the index.
+                if !matches!(manifest.config.media_type.as_str(), media_type::CONFIG | media_type::DOCKER_CONFIG) {
+                    for part in parts {
+                        if content.info(&part.digest)?.is_some() {
+                            blobs.push(part);
+                        }
+                    }
+                    return Ok(());
+                }
                 for part in &parts {
                     if content.info(&part.digest)?.is_none() {
                         return Err(ImageError::Archive(format!("blob {} is missing", part.digest)));
@@ -353,7 +359,7 @@ impl Images {
     }
 }
 
-fn fits(offered: &Platform, wanted: &Platform) -> bool {
+pub(crate) fn fits(offered: &Platform, wanted: &Platform) -> bool {
     let variant = wanted.variant.is_empty() || offered.variant.is_empty() || offered.variant == wanted.variant;
     offered.os == wanted.os && offered.architecture == wanted.architecture && variant
 }

@@ -173,6 +173,8 @@ impl Images {
             state.leaving.insert(image.id.clone());
             let unneeded = state.chain(&image).filter(|(chain, _)| !state.needs_chain(chain, &without));
             layers.extend(unneeded.map(|(chain, layer)| (chain.clone(), layer.clone())));
+            layers.sort_by(|a, b| a.0.cmp(&b.0));
+            layers.dedup_by(|a, b| a.0 == b.0);
             drop(state);
             batch.remove(Table::Images, image.id.as_str());
             for (chain, _) in &layers {

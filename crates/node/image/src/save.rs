@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wharf_archive::{ArchiveError, Entry, EntryKind, Time, Writer};
-use wharf_oci::image::{Descriptor, Index, Labels, annotation, media_type};
+use wharf_oci::image::{Descriptor, Index, Labels, Platform, annotation, media_type};
 use wharf_types::{Digest, Reference};
 
 use crate::{Hold, Image, ImageError, ImageId, Images};
@@ -31,12 +31,63 @@ struct Chosen {
 }
 
 impl Images {
-    /// Writes an archive of these images (names, ids or id prefixes).
+    /// Checks that everything that is to be saved is here, for an error before the archive begins.
     ///
     /// # Errors
-    /// [`ImageError::NotFound`] before anything is written; [`ImageError::Stream`] when the client goes away.
-    pub fn save(&self, names: &[String], out: &mut dyn Write) -> Result<(), ImageError> {
-        let holds = names.iter().map(|name| self.hold(name)).collect::<Result<Vec<Hold>, _>>()?;
+    /// [`ImageError::NotFound`], [`ImageError::Platform`], [`ImageError::Incomplete`].
+    pub fn savable(&self, names: &[String], platforms: &[Platform]) -> Result<(), ImageError> {
+        self.to_save(names, platforms).map(drop)
+    }
+
+    /// The images to save, each as it is for the platforms that are asked for.
+    fn to_save(&self, names: &[String], platforms: &[Platform]) -> Result<Vec<Hold>, ImageError> {
+        let mut holds = Vec::new();
+        for name in names {
+            let hold = self.hold(name)?;
+            if platforms.is_empty() {
+                holds.push(hold);
+                continue;
+            }
+            for platform in platforms {
+                let found = self.manifest_for(&hold.image, platform, name).map_err(|e| match e {
+                    e @ ImageError::Platform { .. } => ImageError::NoExport(Box::new(e)),
+                    e => e,
+                })?;
+                let mut blobs = vec![found.descriptor.clone(), found.manifest.config.clone()];
+                blobs.extend(found.manifest.layers.iter().cloned());
+                let mut target = found.descriptor;
+                target.platform.get_or_insert_with(|| found.config.platform.clone());
+                let image = Image {
+                    id: ImageId(target.digest.clone()),
+                    target,
+                    manifest: found.manifest,
+                    config: found.config,
+                    blobs,
+                    ..hold.image.as_ref().clone()
+                };
+                let mut part = self.hold(name)?;
+                part.replace(image);
+                holds.push(part);
+            }
+        }
+        let content = &self.shared.parts.content;
+        for hold in &holds {
+            for blob in &hold.image.blobs {
+                content
+                    .blob(&blob.digest)
+                    .map_err(|source| ImageError::Incomplete { id: hold.image.id.clone(), source })?;
+            }
+        }
+        Ok(holds)
+    }
+
+    /// Writes an archive of these images (names, ids or id prefixes), whole or for some platforms only.
+    ///
+    /// # Errors
+    /// [`ImageError::NotFound`], [`ImageError::Platform`] before anything is written; [`ImageError::Stream`] when the
+    /// client goes away.
+    pub fn save(&self, names: &[String], platforms: &[Platform], out: &mut dyn Write) -> Result<(), ImageError> {
+        let holds = self.to_save(names, platforms)?;
         let mut index = Vec::new();
         let mut chosen: BTreeMap<ImageId, Chosen> = BTreeMap::new();
         for hold in &holds {

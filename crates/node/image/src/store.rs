@@ -74,9 +74,9 @@ impl State {
         self.holds.contains_key(id)
     }
 
-    /// The chain ids of an image's layers, top first.
+    /// The chain ids of an image's layers, top first, then those of its other platforms; some may come twice.
     pub(crate) fn chain<'s>(&'s self, image: &'s Image) -> impl Iterator<Item = (&'s Digest, &'s Layer)> {
-        self.downwards(image.chain.as_ref())
+        image.chain.iter().chain(&image.more).flat_map(|top| self.downwards(Some(top)))
     }
 
     /// A layer and those below it.
@@ -116,12 +116,21 @@ pub struct Hold {
     pub image: Arc<Image>,
     /// The name by which it was found or that it got.
     pub reference: Option<Reference>,
+    /// The id under which it is held: that of the whole image, whatever part of it `image` tells of.
+    held: ImageId,
     shared: Arc<Shared>,
+}
+
+impl Hold {
+    /// Tells of the image as it is for one platform; what is held stays.
+    pub(crate) fn replace(&mut self, image: Image) {
+        self.image = Arc::new(image);
+    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        release(&mut self.shared.write().holds, &self.image.id);
+        release(&mut self.shared.write().holds, &self.held);
     }
 }
 
@@ -265,6 +274,7 @@ impl Images {
         state.leases = view.all::<Lease>()?.into_iter().collect();
         drop(view);
         let tops = state.images.values().filter_map(|image| image.chain.as_ref());
+        let tops = tops.chain(state.images.values().flat_map(|image| &image.more));
         let tops = tops.chain(state.leases.values().flat_map(|lease| &lease.chains));
         let needed: HashSet<Digest> =
             tops.flat_map(|top| state.downwards(Some(top)).map(|(chain, _)| chain.clone())).collect();
@@ -314,7 +324,7 @@ impl Images {
         let mut state = self.shared.write();
         let image = state.images.get(&found.id).filter(|image| !state.leaving.contains(&image.id)).cloned()?;
         *state.holds.entry(found.id).or_default() += 1;
-        Some(Hold { image, reference: found.reference, shared: self.shared.clone() })
+        Some(Hold { held: image.id.clone(), image, reference: found.reference, shared: self.shared.clone() })
     }
 
     /// The committed snapshot of an image's layers, to prepare a container's upon; `None` for an image without

@@ -7,7 +7,7 @@ use std::io::Read;
 
 use serde_json::{Value, json};
 use stage::{Stage, gzip, tar_of};
-use wharf_image::{Filters, ImageError, LoadProgress, RemoveOptions};
+use wharf_image::{Filters, ImageError, LoadProgress, More, RemoveOptions};
 use wharf_oci::image::Platform;
 use wharf_types::{Digest, Reference};
 
@@ -20,7 +20,7 @@ fn digest(bytes: &[u8]) -> Digest {
 fn save(stage: &Stage, names: &[&str]) -> Vec<u8> {
     let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
     let mut out = Vec::new();
-    stage.images.save(&names, &mut out).expect("saved");
+    stage.images.save(&names, &[], &mut out).expect("saved");
     out
 }
 
@@ -152,7 +152,7 @@ fn compressed_archives_load_and_unnamed_images_are_told_by_id() {
     let layer = tar_of(&[("a", "a")]);
     let bytes = gzip(&docker_archive(Value::Null, &[&layer], &["layer.tar"]));
     let lines = load(&stage, &bytes).expect("loaded");
-    let found = stage.images.list(&Filters::default()).expect("list");
+    let found = stage.images.list(&Filters::default(), More::default()).expect("list");
     assert_eq!(lines, [format!("Loaded image ID: {}\n", found[0].image.id)]);
     assert!(found[0].names.tags.is_empty());
 }
@@ -286,7 +286,7 @@ fn saving_what_is_not_there_writes_nothing() {
     stage.import("a:1", &tar_of(&[("a", "a")]));
     let mut out = Vec::new();
     let names = ["a:1".to_owned(), "none".to_owned()];
-    let refused = stage.images.save(&names, &mut out).expect_err("not there");
+    let refused = stage.images.save(&names, &[], &mut out).expect_err("not there");
     assert_eq!((refused.to_string().as_str(), out.len()), ("No such image: none:latest", 0));
 }
 
@@ -304,7 +304,7 @@ proptest::proptest! {
         }
         let stage = Stage::new();
         let _ = load(&stage, &bytes);
-        for summary in stage.images.list(&Filters::default()).expect("list") {
+        for summary in stage.images.list(&Filters::default(), More::default()).expect("list") {
             stage.images.remove(summary.image.id.as_str(), RemoveOptions { force: true }, &|_| Vec::new()).expect("removed");
         }
         assert_eq!((stage.blobs(), stage.layers(), stage.ingests()), (0, 0, 0));

@@ -6,7 +6,7 @@ use std::fs;
 
 use stage::{Stage, gzip, tar_of};
 use wharf_error::{HasKind, Kind};
-use wharf_image::{Filters, ImageError, ImportRequest, RemoveOptions, Removed, User};
+use wharf_image::{Filters, ImageError, ImportRequest, More, RemoveOptions, Removed, User};
 use wharf_types::Reference;
 
 fn nobody(_: &wharf_image::ImageId) -> Vec<User> {
@@ -43,7 +43,7 @@ fn an_imported_archive_becomes_an_image_with_one_layer() {
     let details = stage.images.inspect("base").expect("inspect");
     assert_eq!(details.names.digests[0].familiar(), format!("base@{}", image.id));
     assert_eq!(details.image.size, image.blobs.iter().map(|b| b.size).sum::<u64>());
-    let history = stage.images.history("base").expect("history");
+    let history = stage.images.history("base", None).expect("history");
     assert_eq!((history.len(), history[0].comment.as_str(), history[0].size), (1, "hello", image.unpacked));
 }
 
@@ -202,7 +202,7 @@ fn a_failed_import_leaves_nothing() {
         assert!(matches!(e, ImageError::Extract(_)), "{name}: {e:?}");
         assert_eq!((stage.blobs(), stage.layers(), stage.ingests()), (0, 0, 0), "{name}");
     }
-    assert!(stage.images.list(&Filters::default()).expect("list").is_empty());
+    assert!(stage.images.list(&Filters::default(), More::default()).expect("list").is_empty());
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn lists_are_filtered_as_docker_filters() {
     stage.import("one:1x", &tar_of(&[("a", "3")]));
     stage.import("one:1x", &tar_of(&[("a", "4")]));
     let names = |filters: Filters| -> Vec<String> {
-        let found = stage.images.list(&filters).expect("list");
+        let found = stage.images.list(&filters, More::default()).expect("list");
         found.iter().map(|s| s.names.tags.first().map_or_else(|| "-".to_owned(), Reference::familiar)).collect()
     };
     let text = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
@@ -259,7 +259,7 @@ fn lists_are_filtered_as_docker_filters() {
     assert_eq!(names(Filters { before: text(&["user/two:2"]), ..Filters::default() }), ["one:1"]);
     assert_eq!(names(Filters { since: text(&["user/two:2"]), ..Filters::default() }), ["one:1x", "-"]);
     let none = Filters { since: text(&["none"]), ..Filters::default() };
-    assert!(matches!(stage.images.list(&none), Err(ImageError::NotFound(_))));
+    assert!(matches!(stage.images.list(&none, More::default()), Err(ImageError::NotFound(_))));
 }
 
 #[test]

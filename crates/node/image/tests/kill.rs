@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use stage::{Stage, gzip, tar_of};
-use wharf_image::{Filters, RemoveOptions};
+use wharf_image::{Filters, More, RemoveOptions};
 
 const FOLDER: &str = "WHARF_TEST_VICTIM";
 
@@ -20,7 +20,7 @@ fn victim() {
     stage.import("fresh:1", &tar_of(&[("a", "fresh")]));
     stage.import("fresh:2", &gzip(&tar_of(&[("a", "zipped")])));
     let mut archive = Vec::new();
-    stage.images.save(&["kept:1".to_owned(), "fresh:1".to_owned()], &mut archive).expect("saved");
+    stage.images.save(&["kept:1".to_owned(), "fresh:1".to_owned()], &[], &mut archive).expect("saved");
     for name in ["fresh:1", "lost:1"] {
         stage.images.remove(name, RemoveOptions::default(), &|_| Vec::new()).expect("removed");
     }
@@ -75,7 +75,7 @@ fn kill_at(point: &str) {
     let known = stage.images.snapshot_numbers();
     stage.snapshots.reconcile(&known).expect("reconciled");
     assert_eq!(stage.text(&kept, "a").as_deref(), Some("kept"), "{point}");
-    let images = stage.images.list(&Filters::default()).expect("list");
+    let images = stage.images.list(&Filters::default(), More::default()).expect("list");
     let mut blobs = HashSet::new();
     for summary in &images {
         let image = &summary.image;
@@ -89,7 +89,7 @@ fn kill_at(point: &str) {
     stage.import("fresh:1", &tar_of(&[("a", "fresh")]));
     let archive = {
         let mut out = Vec::new();
-        stage.images.save(&["kept:1".to_owned(), "fresh:1".to_owned()], &mut out).expect("saved");
+        stage.images.save(&["kept:1".to_owned(), "fresh:1".to_owned()], &[], &mut out).expect("saved");
         out
     };
     stage.images.remove("fresh:1", RemoveOptions::default(), &|_| Vec::new()).expect("removed");

@@ -1,4 +1,4 @@
-//! Directories by number: what overlay and vfs share.
+//! Directories by number: what the drivers share.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
@@ -128,9 +128,15 @@ impl Numbered {
         Ok(numbers)
     }
 
-    pub(crate) fn reconcile(&self, known: &HashSet<u64>) -> Result<Vec<u64>, SnapshotError> {
+    /// The numbers that nobody knows, in order.
+    pub(crate) fn unknown(&self, known: &HashSet<u64>) -> Result<Vec<u64>, SnapshotError> {
         let mut unknown: Vec<u64> = self.numbers()?.into_iter().filter(|n| !known.contains(n)).collect();
         unknown.sort_unstable();
+        Ok(unknown)
+    }
+
+    pub(crate) fn reconcile(&self, known: &HashSet<u64>) -> Result<Vec<u64>, SnapshotError> {
+        let unknown = self.unknown(known)?;
         for number in &unknown {
             self.trash.discard(&self.path(*number))?;
         }
@@ -177,7 +183,7 @@ impl Numbered {
 }
 
 impl Usage {
-    fn add(&mut self, stat: &rustix::fs::Stat, linked: &mut HashSet<(u64, u64)>) {
+    pub(crate) fn add(&mut self, stat: &rustix::fs::Stat, linked: &mut HashSet<(u64, u64)>) {
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         if !directory && stat.st_nlink > 1 && !linked.insert((stat.st_dev, stat.st_ino)) {
             return;

@@ -10,7 +10,7 @@ use wharf_error::{HasKind, Kind};
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// No driver has this name.
-    #[error("unknown storage driver {0:?}: overlayfs and vfs are built in")]
+    #[error("unknown storage driver {0:?}: overlayfs, btrfs and vfs are built in")]
     UnknownDriver(String),
     /// The driver cannot work on this kernel or file system.
     #[error("driver not supported: {driver} below {path}")]

@@ -6,11 +6,13 @@
 //!
 //! ```text
 //! <data-root>/overlay/<n>/fs        the layer             <data-root>/overlay/<n>/work   overlayfs work (prepared only)
+//! <data-root>/btrfs/<n>/fs          a subvolume
 //! <data-root>/vfs/<n>/fs            a full copy           <data-root>/trash/<n>…         renamed away, being deleted
 //! ```
 //!
 //! Numbers are never reused while a daemon runs and no name from outside ever becomes a path.
 
+mod btrfs;
 mod directory;
 mod error;
 mod overlay;
@@ -27,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use wharf_archive::Difference;
 use wharf_types::Mount;
 
+pub use btrfs::Btrfs;
 pub use error::SnapshotError;
 pub use overlay::Overlay;
 pub use trash::Trash;
@@ -119,19 +122,23 @@ pub trait Snapshotter: Send + Sync {
     fn reconcile(&self, known: &HashSet<u64>) -> Result<Vec<u64>, SnapshotError>;
 }
 
-/// Opens the wanted driver (`overlayfs`, `overlay2` or `vfs`), or with `None` overlay where the kernel and file
-/// system can and vfs elsewhere.
+/// Opens the wanted driver (`overlayfs`, `overlay2`, `btrfs` or `vfs`), or with `None` overlay where the kernel and file
+/// system can, btrfs where it cannot and the data root lies on it, and vfs elsewhere.
 ///
 /// # Errors
 /// [`SnapshotError::UnknownDriver`]; [`SnapshotError::Unsupported`] when overlay is asked for and cannot work here.
 pub fn open(data_root: &Path, wanted: Option<&str>, trash: Arc<Trash>) -> Result<Arc<dyn Snapshotter>, SnapshotError> {
     match wanted {
         Some("overlayfs" | "overlay2") => Ok(Arc::new(Overlay::open(data_root, trash)?)),
+        Some("btrfs") => Ok(Arc::new(Btrfs::open(data_root, trash)?)),
         Some("vfs") => Ok(Arc::new(Vfs::open(data_root, trash)?)),
         Some(other) => Err(SnapshotError::UnknownDriver(other.to_owned())),
         None => match Overlay::open(data_root, trash.clone()) {
             Ok(overlay) => Ok(Arc::new(overlay)),
             Err(SnapshotError::Unsupported { source, .. }) => {
+                if let Ok(btrfs) = Btrfs::open(data_root, trash.clone()) {
+                    return Ok(Arc::new(btrfs));
+                }
                 tracing::warn!(error = %source, "overlay does not work here, using vfs");
                 Ok(Arc::new(Vfs::open(data_root, trash)?))
             }

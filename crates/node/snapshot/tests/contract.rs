@@ -10,29 +10,35 @@ use std::time::{Duration, Instant};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use wharf_archive::extract;
-use wharf_snapshot::{Overlay, Snapshot, SnapshotError, Snapshotter, Trash, Vfs};
+use wharf_snapshot::{Btrfs, Overlay, Snapshot, SnapshotError, Snapshotter, Trash, Vfs};
+
+mod disk;
+
+use disk::Disk;
 
 struct Stage {
+    disk: Disk,
     folder: tempfile::TempDir,
     trash: Arc<Trash>,
     driver: Box<dyn Snapshotter>,
 }
 
 impl Stage {
-    fn new(name: &str) -> Self {
+    fn new(name: &str) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("wharf-snapshot-").tempdir().expect("temporary folder");
+        let disk = Disk::under(folder.path(), name)?;
         let trash = Arc::new(Trash::open(folder.path()).expect("trash"));
         let driver = open(name, folder.path(), trash.clone());
-        Self { folder, trash, driver }
+        Some(Self { disk, folder, trash, driver })
     }
 
     fn reopen(self) -> Self {
-        let Self { folder, trash, driver } = self;
+        let Self { disk, folder, trash, driver } = self;
         let name = driver.name();
         drop((driver, trash));
         let trash = Arc::new(Trash::open(folder.path()).expect("trash"));
         let driver = open(name, folder.path(), trash.clone());
-        Self { folder, trash, driver }
+        Self { disk, folder, trash, driver }
     }
 
     fn layer(&self, parent: Option<&Snapshot>, files: &[(&str, &str)]) -> Snapshot {
@@ -85,6 +91,7 @@ fn leave_host_mounts() {
 fn open(name: &str, root: &Path, trash: Arc<Trash>) -> Box<dyn Snapshotter> {
     match name {
         "vfs" => Box::new(Vfs::open(root, trash).expect("vfs")),
+        "btrfs" => Box::new(Btrfs::open(root, trash).expect("btrfs")),
         _ => Box::new(Overlay::open(root, trash).expect("overlay")),
     }
 }
@@ -102,7 +109,7 @@ fn until(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn layers_are_seen_through_each_other(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let low = stage.layer(None, &[("a", "low"), ("gone", "x"), ("dir/kept", "k"), ("opaque/old", "o")]);
     let high = stage.layer(
         Some(&low),
@@ -130,7 +137,7 @@ fn layers_are_seen_through_each_other(name: &str) {
 }
 
 fn an_empty_snapshot_is_an_empty_writable_root(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let top = stage.driver.prepare(None).expect("prepared");
     stage.within(&top, true, |root| {
         assert_eq!(fs::read_dir(root).expect("list").count(), 0);
@@ -140,7 +147,7 @@ fn an_empty_snapshot_is_an_empty_writable_root(name: &str) {
 }
 
 fn a_volatile_snapshot_can_be_mounted_again(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let low = stage.layer(None, &[("a", "low")]);
     let top = stage.driver.prepare(Some(&low)).expect("prepared");
     stage.within(&top, true, |root| fs::write(root.join("b"), "b").expect("write"));
@@ -148,7 +155,7 @@ fn a_volatile_snapshot_can_be_mounted_again(name: &str) {
 }
 
 fn the_root_keeps_the_mode_of_the_layer_below(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let low = stage.driver.prepare(None).expect("prepared");
     let target = stage.driver.target(&low).expect("target");
     rustix::fs::fchmod(&target.root, rustix::fs::Mode::from_raw_mode(0o1711)).expect("chmod");
@@ -159,7 +166,7 @@ fn the_root_keeps_the_mode_of_the_layer_below(name: &str) {
 }
 
 fn only_committed_snapshots_have_children_and_only_prepared_ones_are_written(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let open = stage.driver.prepare(None).expect("prepared");
     assert!(matches!(stage.driver.prepare(Some(&open)), Err(SnapshotError::State { .. })));
     let done = stage.driver.commit(open).expect("committed");
@@ -169,7 +176,7 @@ fn only_committed_snapshots_have_children_and_only_prepared_ones_are_written(nam
 }
 
 fn removed_snapshots_leave_nothing(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let low = stage.layer(None, &[("deep/er/file", "x")]);
     stage.driver.remove(&low).expect("removed");
     stage.driver.remove(&low).expect("removing twice is no error");
@@ -179,7 +186,7 @@ fn removed_snapshots_leave_nothing(name: &str) {
 }
 
 fn reconciling_removes_what_nobody_owns_and_numbers_go_on(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let kept = stage.layer(None, &[("a", "kept")]);
     let lost = stage.driver.prepare(Some(&kept)).expect("prepared");
     let stage = stage.reopen();
@@ -191,7 +198,7 @@ fn reconciling_removes_what_nobody_owns_and_numbers_go_on(name: &str) {
 }
 
 fn a_reset_layer_can_be_filled_again_beneath_those_upon_it(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let low = stage.layer(None, &[("low", "l")]);
     let high = stage.layer(Some(&low), &[("damaged/file", "")]);
     let again = stage.driver.reset(&high, Some(&low)).expect("reset");
@@ -205,7 +212,7 @@ fn a_reset_layer_can_be_filled_again_beneath_those_upon_it(name: &str) {
 }
 
 fn usage_counts_blocks_and_inodes(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let low = stage.layer(None, &[("a", &"x".repeat(10_000)), ("d/b", "y")]);
     let usage = stage.driver.usage(&low).expect("usage");
     assert_eq!(usage.inodes, 4, "root, a, d and b");
@@ -213,7 +220,7 @@ fn usage_counts_blocks_and_inodes(name: &str) {
 }
 
 fn many_layers_mount(name: &str) {
-    let stage = Stage::new(name);
+    let Some(stage) = Stage::new(name) else { return };
     let mut layer = stage.layer(None, &[("0", "0")]);
     for i in 1..20 {
         let file = i.to_string();
@@ -226,6 +233,7 @@ fn many_layers_mount(name: &str) {
 macro_rules! contract {
     ($($test:ident),* $(,)?) => {
         mod overlay { $(#[test] fn $test() { super::$test("overlayfs"); })* }
+        mod btrfs { $(#[test] fn $test() { super::$test("btrfs"); })* }
         mod vfs { $(#[test] fn $test() { super::$test("vfs"); })* }
     };
 }
@@ -245,7 +253,7 @@ contract!(
 
 #[test]
 fn cve_2021_41091_a_user_of_the_host_cannot_enter_the_layers() {
-    let stage = Stage::new("overlayfs");
+    let stage = Stage::new("overlayfs").expect("no disk is needed");
     let mode = fs::metadata(stage.folder.path().join("overlay")).expect("folder").mode();
     assert_eq!(mode & 0o007, 0);
 }
@@ -257,4 +265,11 @@ fn a_data_root_that_mount_options_cannot_hold_is_refused() {
     fs::create_dir(&root).expect("folder");
     let trash = Arc::new(Trash::open(&root).expect("trash"));
     assert!(matches!(Overlay::open(&root, trash), Err(SnapshotError::DataRoot(_))));
+}
+
+#[test]
+fn btrfs_on_another_file_system_is_refused() {
+    let folder = tempfile::Builder::new().prefix("wharf-nobtrfs-").tempdir_in("/dev/shm").expect("temporary folder");
+    let trash = Arc::new(Trash::open(folder.path()).expect("trash"));
+    assert!(matches!(Btrfs::open(folder.path(), trash), Err(SnapshotError::Unsupported { driver: "btrfs", .. })));
 }

@@ -10,17 +10,21 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, lsetxattr, mknodat};
 use wharf_archive::{ChangeKind, extract, pack};
 use wharf_snapshot::{Snapshot, Snapshotter, Trash};
 
+mod disk;
+
 struct Stage {
+    _disk: disk::Disk,
     folder: tempfile::TempDir,
     driver: Arc<dyn Snapshotter>,
 }
 
 impl Stage {
-    fn new(name: &str) -> Self {
+    fn new(name: &str) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("wharf-difference-").tempdir().expect("temporary folder");
+        let disk = disk::Disk::under(folder.path(), name)?;
         let trash = Arc::new(Trash::open(folder.path()).expect("trash"));
         let driver = wharf_snapshot::open(folder.path(), Some(name), trash).expect("driver");
-        Self { folder, driver }
+        Some(Self { _disk: disk, folder, driver })
     }
 
     /// Makes a snapshot whose tree is `change`d as a container would, through its mounts, in a namespace of its own.
@@ -111,7 +115,7 @@ fn change(root: &Path) {
 }
 
 fn it_is_a_list_and_a_layer(driver: &str) {
-    let stage = Stage::new(driver);
+    let Some(stage) = Stage::new(driver) else { return };
     let low = stage.changed(None, low);
     let low = stage.driver.commit(low).expect("committed");
     let high = stage.changed(Some(&low), change);
@@ -176,11 +180,11 @@ fn it_is_a_list_and_a_layer(driver: &str) {
 }
 
 fn folder_of(driver: &str) -> &str {
-    if driver == "vfs" { "vfs" } else { "overlay" }
+    if driver == "overlayfs" { "overlay" } else { driver }
 }
 
 fn a_snapshot_without_changes_has_no_difference(driver: &str) {
-    let stage = Stage::new(driver);
+    let Some(stage) = Stage::new(driver) else { return };
     let low = stage.changed(None, low);
     let low = stage.driver.commit(low).expect("committed");
     let same = stage.driver.prepare(Some(&low)).expect("prepared");
@@ -197,7 +201,7 @@ fn a_snapshot_without_changes_has_no_difference(driver: &str) {
 /// Two files with the same name in the tree below and the same size and time: overlayfs knows that it was written to.
 #[test]
 fn overlay_a_file_whose_time_was_put_back_is_in_the_layer() {
-    let stage = Stage::new("overlayfs");
+    let stage = Stage::new("overlayfs").expect("no disk is needed");
     let low = stage.changed(None, low);
     let low = stage.driver.commit(low).expect("committed");
     let high = stage.changed(Some(&low), |root| {
@@ -214,6 +218,9 @@ macro_rules! on_every_driver {
     ($($case:ident)*) => {
         mod overlay {
             $(#[test] fn $case() { super::$case("overlayfs"); })*
+        }
+        mod btrfs {
+            $(#[test] fn $case() { super::$case("btrfs"); })*
         }
         mod vfs {
             $(#[test] fn $case() { super::$case("vfs"); })*

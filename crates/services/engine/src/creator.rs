@@ -89,8 +89,12 @@ impl Creator {
         if config.image.is_empty() {
             return Err(CreateError::NoCommand.into());
         }
-        let hold = self.images.hold(&config.image)?;
-        check_platform(platform, &config.image, &hold.image)?;
+        let mut hold = self.images.hold(&config.image)?;
+        if let Err(e) = check_platform(platform, &config.image, &hold.image) {
+            // An index may have another manifest that fits; its layers are unpacked now.
+            let (images, name, wanted) = (self.images.clone(), config.image.clone(), platform_of(platform));
+            hold = blocking(move || images.hold_for(&name, &wanted)).await?.map_err(|_| e)?;
+        }
         request::merge(&mut config, &hold.image.config.config)?;
         request::defaults(&mut host, &self.config);
         let joined = self.joined(&host)?;
@@ -388,6 +392,27 @@ fn descriptor(image: &Image) -> OciDescriptor {
             ..OciPlatform::default()
         }),
         ..OciDescriptor::default()
+    }
+}
+
+/// `[os/]architecture[/variant]` as a platform.
+fn platform_of(text: &str) -> wharf_oci::image::Platform {
+    let parts: Vec<&str> = text.split('/').collect();
+    let (os, architecture, variant) = match parts.as_slice() {
+        [architecture] => ("linux", *architecture, ""),
+        [os, architecture, rest @ ..] => (*os, *architecture, rest.first().copied().unwrap_or_default()),
+        [] => ("linux", "", ""),
+    };
+    let architecture = match architecture {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    wharf_oci::image::Platform {
+        os: os.to_owned(),
+        architecture: architecture.to_owned(),
+        variant: variant.to_owned(),
+        ..wharf_oci::image::Platform::default()
     }
 }
 

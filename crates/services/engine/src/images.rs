@@ -7,9 +7,10 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use wharf_image::{
-    Details, Filters as ImageFilters, HistoryEntry, ImageId, ImportRequest, LoadProgress, Pruned, RemoveOptions,
-    Removed, Resolved, Summary, User,
+    Details, Filters as ImageFilters, HistoryEntry, ImageId, ImportRequest, LoadProgress, ManifestSummary, More,
+    Pruned, RemoveOptions, Removed, Resolved, Summary, User,
 };
+use wharf_oci::image::Platform;
 use wharf_types::Reference;
 
 pub(crate) use capture::PAUSE_MARK;
@@ -44,18 +45,31 @@ impl Images {
     }
 
     /// Lists.
-    pub fn list(&self, filters: &ImageFilters) -> Result<Vec<Summary>, EngineError> {
-        Ok(self.store.list(filters)?)
+    pub fn list(&self, filters: &ImageFilters, more: More) -> Result<Vec<Summary>, EngineError> {
+        Ok(self.store.list(filters, more)?)
     }
 
-    /// Tells all of one.
-    pub fn inspect(&self, name: &str) -> Result<Details, EngineError> {
-        Ok(self.store.inspect(name)?)
+    /// What all images take of the disk.
+    pub fn usage(&self) -> Result<u64, EngineError> {
+        Ok(self.store.usage()?)
+    }
+
+    /// Tells all of one, or of what it is for one platform.
+    pub fn inspect(&self, name: &str, platform: Option<&Platform>) -> Result<Details, EngineError> {
+        match platform {
+            Some(platform) => Ok(self.store.inspect_for(name, platform)?),
+            None => Ok(self.store.inspect(name)?),
+        }
+    }
+
+    /// The manifests of one.
+    pub fn manifests(&self, details: &Details) -> Result<Vec<ManifestSummary>, EngineError> {
+        Ok(self.store.manifests_of(&details.image)?)
     }
 
     /// The steps that made one.
-    pub fn history(&self, name: &str) -> Result<Vec<HistoryEntry>, EngineError> {
-        Ok(self.store.history(name)?)
+    pub fn history(&self, name: &str, platform: Option<&Platform>) -> Result<Vec<HistoryEntry>, EngineError> {
+        Ok(self.store.history(name, platform)?)
     }
 
     /// Gives one a further name. Blocks for a commit.
@@ -103,7 +117,7 @@ impl Images {
     pub fn load(
         &self,
         body: &mut (dyn Read + Send),
-        platform: Option<&wharf_oci::image::Platform>,
+        platform: Option<&Platform>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<wharf_image::Loaded>, EngineError> {
         let loaded = self.store.load(body, platform, progress)?;
@@ -115,7 +129,18 @@ impl Images {
     }
 
     /// Writes images into an archive. Blocks while it writes.
-    pub fn save(&self, names: &[String], out: &mut dyn Write) -> Result<(), EngineError> {
-        Ok(self.store.save(names, out)?)
+    pub fn save(&self, names: &[String], platforms: &[Platform], out: &mut dyn Write) -> Result<(), EngineError> {
+        self.store.save(names, platforms, out)?;
+        for name in names {
+            if let Ok(found) = self.store.resolve(name) {
+                self.tell("save", &found.id, name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that images can be saved, for a status before the archive begins.
+    pub fn savable(&self, names: &[String], platforms: &[Platform]) -> Result<(), EngineError> {
+        Ok(self.store.savable(names, platforms)?)
     }
 }

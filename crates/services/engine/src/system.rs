@@ -130,7 +130,10 @@ impl System {
             containers_running: count(&|s| s == Status::Running),
             containers_paused: count(&|s| s == Status::Paused),
             containers_stopped: count(&|s| !s.is_running()),
-            images: self.images.list(&wharf_image::Filters::default()).map_or(0, |l| l.len() as i64),
+            images: self
+                .images
+                .list(&wharf_image::Filters::default(), wharf_image::More::default())
+                .map_or(0, |l| l.len() as i64),
             driver: self.snapshots.name().to_owned(),
             driver_status: vec![["driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned()]],
             plugins: Plugins {

@@ -6,7 +6,7 @@ use wharf_api_client::{Query, Request};
 use wharf_api_types::{ImageDeleteItem, ImageSummary};
 use wharf_template::Value;
 
-use super::path;
+use super::{path, tree};
 use crate::exit::Exit;
 use crate::format::row::{Row, short_id};
 use crate::format::{Listing, moment, size};
@@ -34,14 +34,18 @@ const NONE: &str = "<none>";
 /// `docker images`.
 pub fn list(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     if m.bool("tree") {
-        return Err(Exit::new("--tree is not available yet"));
+        tree::check(m)?;
     }
     let mut filters = m.list("filter");
     let named = m.args.first().map(|r| format!("reference={r}"));
     filters.extend(named.as_deref());
     let query = Query::new().with_flag("all", m.bool("all")).with_some("filters", &super::filters(&filters));
+    let query = query.with_flag("manifests", m.bool("tree"));
     let reply = shell.client()?.call(Request::get("/images/json").query(query))?;
     let images: Vec<ImageSummary> = reply.parse()?;
+    if m.bool("tree") {
+        return tree::print(shell, m, images);
+    }
     let quiet = m.bool("quiet");
     let configured = if m.changed("format") || quiet { "" } else { shell.config().images_format.as_str() };
     let format = if configured.is_empty() { m.text("format") } else { configured };

@@ -26,6 +26,7 @@ pub mod run;
 pub mod start;
 pub mod stats;
 pub mod transfer;
+mod tree;
 pub mod update;
 pub mod version;
 pub mod volume;
