@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use wharf_api_types::Ulimit;
-use wharf_engine::config::{EngineConfig, SeccompDefault};
+use wharf_engine::config::{EngineConfig, Live, Reloadable, SeccompDefault};
 use wharf_network::{BridgeConfig, Cidr, NetworkConfig};
+use wharf_plugin::Folders;
 use wharf_types::InstanceId;
 
 use crate::settings::{Settings, SettingsError};
@@ -148,6 +149,13 @@ pub fn shim(settings: &Settings) -> Result<PathBuf, SettingsError> {
     if path.is_file() { Ok(path) } else { Err(wrong("shim", &path.display().to_string(), "no such file")) }
 }
 
+/// Where plugins are looked for: Docker's folders, or those of `--plugin-dir`, which then hold sockets and
+/// specifications alike.
+pub fn plugin_folders(settings: &Settings) -> Folders {
+    let own: Vec<PathBuf> = settings.list("plugin-dir").iter().map(PathBuf::from).collect();
+    if own.is_empty() { Folders::default() } else { Folders { sockets: own.clone(), specifications: own } }
+}
+
 /// The cgroup driver is cgroupfs; systemd's comes with a later version.
 fn check_exec_options(settings: &Settings) -> Result<(), SettingsError> {
     for option in settings.list("exec-opt") {
@@ -201,6 +209,28 @@ pub fn registries(settings: &Settings) -> Result<wharf_distribution::Config, Set
     })
 }
 
+/// What a reload changes.
+pub fn live(settings: &Settings) -> Result<Live, SettingsError> {
+    let labels = settings.list("label");
+    if let Some(bad) = labels.iter().find(|l| !l.contains('=')) {
+        return Err(wrong("label", bad, format!("bad attribute format: {bad}")));
+    }
+    let mut values = std::collections::BTreeMap::new();
+    for (key, value) in labels.iter().filter_map(|l| l.split_once('=')) {
+        if values.insert(key, value).is_some_and(|other| other != value) {
+            return Err(wrong("label", key, format!("conflict labels for {key}")));
+        }
+    }
+    // A negative number waits without end, as with Docker.
+    let timeout = settings.number("shutdown-timeout");
+    Ok(Live {
+        shutdown_timeout: u64::try_from(timeout).unwrap_or(u64::MAX >> 8),
+        live_restore: settings.switch("live-restore"),
+        labels: labels.to_vec(),
+        debug: settings.switch("debug") || settings.text("log-level") == "debug",
+    })
+}
+
 /// The engine's configuration.
 pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Result<EngineConfig, SettingsError> {
     check_exec_options(settings)?;
@@ -213,11 +243,6 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
     let runtime = word(settings, "default-runtime", &["runc", "io.containerd.runc.v2", "wharf"])?;
     let mut runtimes = vec![runtime];
     runtimes.extend(["runc", "io.containerd.runc.v2"].into_iter().filter(|r| *r != runtime));
-    let labels = settings.list("label");
-    if let Some(bad) = labels.iter().find(|l| !l.contains('=')) {
-        return Err(wrong("label", bad, format!("bad attribute format: {bad}")));
-    }
-    let timeout = settings.number("shutdown-timeout");
     let bridge = bridge(settings)?;
     let init_path = beside(settings, "init-path", "docker-init")?;
     let parent = settings.given("cgroup-parent").unwrap_or("docker");
@@ -240,11 +265,8 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         dns_options: settings.list("dns-opt").to_vec(),
         dns_search: settings.list("dns-search").to_vec(),
         host_gateway: addresses(settings, "host-gateway-ip")?,
-        shutdown_timeout: u64::try_from(timeout).unwrap_or(u64::MAX),
-        live_restore: settings.switch("live-restore"),
-        labels: labels.to_vec(),
+        live: Reloadable::new(live(settings)?),
         seccomp: seccomp(settings)?,
-        debug: settings.switch("debug") || settings.text("log-level") == "debug",
         experimental: settings.switch("experimental"),
         insecure_registries: settings.list("insecure-registry").to_vec(),
         bridge: bridge.map(|b| b.name).unwrap_or_default(),

@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use wharf_api_server::{Address, Identity, Listener, Tls, TlsFiles};
 use wharf_cgroup::{Layout, Mode};
 use wharf_engine::{Engine, Setup};
+use wharf_plugin::Plugins;
 use wharf_types::InstanceId;
 
+use crate::authorization::Authorization;
+use crate::log::LevelHandle;
 use crate::root::{DataRoot, PidFile};
 use crate::settings::{Settings, SettingsError};
 use crate::{backends, config, notify};
@@ -56,7 +59,7 @@ fn addresses(settings: &Settings) -> Result<Vec<Address>, SettingsError> {
 }
 
 /// Runs the daemon until a signal ends it.
-pub fn run(settings: &Settings) -> Result<(), Failure> {
+pub fn run(settings: &Settings, arguments: &[String], level: LevelHandle) -> Result<(), Failure> {
     // Containers have their own masks; the daemon's files must not depend on who started it.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     raise_descriptor_limit();
@@ -69,7 +72,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         .thread_keep_alive(Duration::from_secs(5))
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(serve(settings, &root.instance));
+    let ended = runtime.block_on(serve(settings, &root.instance, Reloading { arguments, level }));
     // Streams that clients left open end with the runtime.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
@@ -105,7 +108,8 @@ fn tls_files(settings: &Settings) -> Option<TlsFiles> {
     })
 }
 
-async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure> {
+async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reloading<'_>) -> Result<(), Failure> {
+    let metrics = metrics_listener(settings).await?;
     let mut listeners = Vec::new();
     let tls = tls_files(settings).map(|files| Tls::load(&files)).transpose()?;
     for address in addresses(settings)? {
@@ -117,11 +121,13 @@ async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure
     }
     let unified = Layout::detect()?.mode() == Mode::V2;
     let engine = config::engine(settings, instance, unified)?;
-    let (data_root, live_restore) = (engine.data_root.clone(), engine.live_restore);
+    let (data_root, live_restore) = (engine.data_root.clone(), engine.live.get().live_restore);
     let network = config::network(settings, instance)?;
     let storage_driver = settings.given("storage-driver").map(str::to_owned);
     let registries = config::registries(settings)?;
-    let setup = Setup { config: engine, network, shim: config::shim(settings)?, storage_driver, registries };
+    let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
+    let shim = config::shim(settings)?;
+    let setup = Setup { config: engine, network, shim, storage_driver, registries, plugins: plugins.clone() };
     let engine = Arc::new(Engine::open(setup).await?);
     tracing::info!(version = config::VERSION, root = %data_root.display(), %instance, live_restore, "Daemon has completed initialization");
 
@@ -133,9 +139,16 @@ async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure
         experimental: settings.switch("experimental"),
         builder_version: "1".to_owned(),
     };
-    let backends = backends::join(engine.clone());
+    let authorization = Arc::new(Authorization::new(plugins, settings.list("authorization-plugin")));
+    let backends = backends::join(engine.clone(), authorization.clone());
+    if let Some(listener) = metrics {
+        let source = engine.clone();
+        let text = Arc::new(move || wharf_engine::metrics::text(&source));
+        tokio::spawn(wharf_api_server::metrics::serve(listener, text, stopping.clone()));
+    }
     let server = tokio::spawn(wharf_api_server::serve(listeners, backends, identity, stopping, GRACE));
     tracing::info!("API listen on {}", settings.list("host").join(", "));
+    let mut signals = Signals::listen()?;
     notify::tell("READY=1");
 
     let tidying = tokio::spawn(async {
@@ -144,16 +157,17 @@ async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure
             wharf_sys::memory::give_back();
         }
     });
-    wait_for_signal().await?;
+    while signals.next().await == Wish::Reload {
+        reloading.reload(&engine, &authorization);
+    }
     tidying.abort();
     notify::tell("STOPPING=1");
     tracing::info!("Processing signal: the daemon shuts down");
     // A second signal means now: what is running is adopted by the next daemon.
-    tokio::spawn(async {
-        if wait_for_signal().await.is_ok() {
-            tracing::warn!("a second signal: leaving at once");
-            std::process::exit(128 + 15);
-        }
+    tokio::spawn(async move {
+        while signals.next().await == Wish::Reload {}
+        tracing::warn!("a second signal: leaving at once");
+        std::process::exit(128 + 15);
     });
     let _ = stop.send(true);
     server.await?;
@@ -162,18 +176,78 @@ async fn serve(settings: &Settings, instance: &InstanceId) -> Result<(), Failure
     Ok(())
 }
 
-async fn wait_for_signal() -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut quit = signal(SignalKind::quit())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    loop {
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    End,
+    Reload,
+}
+
+/// What reading the configuration again needs.
+struct Reloading<'a> {
+    arguments: &'a [String],
+    level: LevelHandle,
+}
+
+impl Reloading<'_> {
+    /// Reads the configuration again and changes what can be changed while the daemon runs: debug and log level, labels,
+    /// live-restore, shutdown timeout, authorisation plugins. A file with a fault changes nothing.
+    fn reload(&mut self, engine: &Engine, authorization: &Authorization) {
+        let read = Settings::read(self.arguments).and_then(|settings| {
+            settings.check_effects()?;
+            check(&settings)?;
+            Ok((config::live(&settings)?, settings))
+        });
+        let (live, settings) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::error!(%error, "the configuration is not reloaded");
+                return;
+            }
+        };
+        tracing::info!("Got signal to reload configuration, reloading from: {}", settings.text("config-file"));
+        if self.level.modify(|level| *level = crate::log::level(&settings)).is_err() {
+            tracing::warn!("the log level cannot be changed");
+        }
+        authorization.replace(settings.list("authorization-plugin"));
+        tracing::info!(?live, "Reloaded configuration");
+        engine.reload(live);
+    }
+}
+
+/// Binds `--metrics-addr`; one that cannot be bound fails the start.
+async fn metrics_listener(settings: &Settings) -> Result<Option<tokio::net::TcpListener>, Failure> {
+    let Some(address) = settings.given("metrics-addr") else { return Ok(None) };
+    let listener = tokio::net::TcpListener::bind(address).await;
+    let listener = listener.map_err(|e| format!("failed to start metrics server: listen tcp {address}: {e}"))?;
+    tracing::info!("metrics are served on {}", listener.local_addr()?);
+    Ok(Some(listener))
+}
+
+/// The signals that mean something. Listened to from one place, so that none is missed between two looks.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = quit.recv() => return Ok(()),
-            // A terminal that closes must not end the daemon; reloading the configuration comes with a later version.
-            _ = hangup.recv() => tracing::info!("Got signal to reload configuration: it is read at the next start"),
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.quit.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
         }
     }
 }

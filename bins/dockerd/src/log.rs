@@ -4,10 +4,16 @@ use std::fmt::{self, Write};
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 use wharf_types::Timestamp;
+
+use crate::settings::Settings;
 
 /// The form of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +24,28 @@ pub enum Form {
     Json,
 }
 
-/// Starts logging. Called once; `level` is one of dockerd's.
-pub fn start(form: Form, level: &str) {
-    let level = match level {
+/// The level that is asked for.
+pub fn level(settings: &Settings) -> LevelFilter {
+    let name = if settings.switch("debug") { "debug" } else { settings.text("log-level") };
+    let level = match name {
         "trace" => Level::TRACE,
         "debug" => Level::DEBUG,
         "warn" | "warning" => Level::WARN,
         "error" | "fatal" | "panic" => Level::ERROR,
         _ => Level::INFO,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).event_format(Line(form)).init();
+    LevelFilter::from_level(level)
+}
+
+/// Changes the level of a log that was started.
+pub type LevelHandle = reload::Handle<LevelFilter, Registry>;
+
+/// Starts logging. Called once.
+pub fn start(form: Form, level: LevelFilter) -> LevelHandle {
+    let (filter, handle) = reload::Layer::new(level);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).event_format(Line(form));
+    tracing_subscriber::registry().with(filter).with(lines).init();
+    handle
 }
 
 struct Line(Form);

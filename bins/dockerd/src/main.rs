@@ -1,5 +1,6 @@
 //! dockerd: reads the configuration, claims the folders, joins engine and API server, and runs until a signal.
 
+mod authorization;
 mod backends;
 mod config;
 mod daemon;
@@ -41,11 +42,11 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let form = if settings.text("log-format") == "json" { log::Form::Json } else { log::Form::Text };
-    log::start(form, if settings.switch("debug") { "debug" } else { settings.text("log-level") });
+    let level = log::start(form, log::level(&settings));
     for flag in idle {
         tracing::warn!("--{flag} has no effect in Wharf");
     }
-    match daemon::run(&settings) {
+    match daemon::run(&settings, &arguments, level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("failed to start daemon: {}", Chain(&*e));

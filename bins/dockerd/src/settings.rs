@@ -274,6 +274,7 @@ fn parse_file(text: &str) -> Result<BTreeMap<&'static str, Vec<String>>, String>
     let Value::Object(document) = document else {
         return Err("invalid JSON: json: cannot unmarshal into Go value of type config.Config".to_owned());
     };
+    let document = flatten(document)?;
     let unknown: BTreeSet<&str> = document.keys().map(String::as_str).filter(|key| by_key(key).is_none()).collect();
     if !unknown.is_empty() {
         let list = unknown.into_iter().collect::<Vec<_>>().join(", ");
@@ -286,6 +287,28 @@ fn parse_file(text: &str) -> Result<BTreeMap<&'static str, Vec<String>>, String>
         }
     }
     Ok(values)
+}
+
+/// Takes out what stands in objects of its own: `proxies`, whose entries are flags, and `builder`, whose limits this engine
+/// does not have.
+fn flatten(mut document: serde_json::Map<String, Value>) -> Result<serde_json::Map<String, Value>, String> {
+    for key in ["proxies", "builder"] {
+        match document.remove(key) {
+            None | Some(Value::Null) => {}
+            Some(Value::Object(inner)) if key == "proxies" => {
+                const KNOWN: &[&str] = &["http-proxy", "https-proxy", "no-proxy"];
+                if let Some(unknown) = inner.keys().find(|k| !KNOWN.contains(&k.as_str())) {
+                    return Err(format!("the following directives don't match any configuration option: {unknown}"));
+                }
+                document.extend(inner);
+            }
+            Some(Value::Object(_)) => {}
+            Some(_) => {
+                return Err(format!("invalid JSON: json: cannot unmarshal into Go struct field Config.{key}"));
+            }
+        }
+    }
+    Ok(document)
 }
 
 /// A JSON value as the flag's texts.

@@ -8,6 +8,7 @@ use wharf_api_server::backend::{
 use wharf_api_types as api;
 use wharf_api_types::query;
 use wharf_engine::lifecycle::RemoveOptions;
+use wharf_engine::metrics::Action;
 use wharf_engine::streams::Wanted;
 
 use super::bodies::send;
@@ -26,11 +27,11 @@ impl ContainerBackend for Joined {
         platform: &'a str,
         request: api::ContainerCreateRequest,
     ) -> Reply<'a, api::ContainerCreateResponse> {
-        later(self.0.creator.create(name, platform, request))
+        later(self.timed(Action::Create, self.0.creator.create(name, platform, request)))
     }
 
     fn start<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
-        later(self.0.lifecycle.start(name))
+        later(self.timed(Action::Start, self.0.lifecycle.start(name)))
     }
 
     fn stop<'a>(&'a self, name: &'a str, query: query::ContainerStop) -> Reply<'a, ()> {
@@ -69,7 +70,8 @@ impl ContainerBackend for Joined {
         if query.link {
             return later_feature("removing a link");
         }
-        later(self.0.lifecycle.remove(name, RemoveOptions { force: query.force, volumes: query.volumes }))
+        let options = RemoveOptions { force: query.force, volumes: query.volumes };
+        later(self.timed(Action::Delete, self.0.lifecycle.remove(name, options)))
     }
 
     fn prune(&self, filters: api::Filters) -> Reply<'_, api::ContainerPruneResponse> {

@@ -13,14 +13,17 @@ use tokio::sync::mpsc;
 use wharf_api_server::backend::{Outgoing, Reply};
 use wharf_api_server::{ApiError, Backends};
 use wharf_engine::Engine;
+use wharf_engine::metrics::Action;
 use wharf_error::{HasKind, Kind};
+
+use crate::authorization::Authorization;
 
 /// The engine behind every trait.
 #[derive(Clone)]
 pub struct Joined(Arc<Engine>);
 
 /// Makes the backends of an engine.
-pub fn join(engine: Arc<Engine>) -> Backends {
+pub fn join(engine: Arc<Engine>, authorizer: Arc<Authorization>) -> Backends {
     let joined = Arc::new(Joined(engine));
     Backends {
         containers: joined.clone(),
@@ -31,6 +34,19 @@ pub fn join(engine: Arc<Engine>) -> Backends {
         volumes: joined.clone(),
         registries: joined.clone(),
         events: joined,
+        authorizer,
+    }
+}
+
+impl Joined {
+    /// Takes note of how long an action takes that goes well.
+    async fn timed<T, E>(&self, action: Action, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let start = std::time::Instant::now();
+        let done = work.await;
+        if done.is_ok() {
+            self.0.timings.note(action, start.elapsed());
+        }
+        done
     }
 }
 

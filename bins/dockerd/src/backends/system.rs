@@ -2,16 +2,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use wharf_api_server::ApiError;
-use wharf_api_server::backend::{EventBackend, NetworkBackend, Outgoing, Reply, SystemBackend, VolumeBackend};
+use wharf_api_server::backend::{
+    EventBackend, Incoming, NetworkBackend, Outgoing, Reply, SystemBackend, VolumeBackend,
+};
 use wharf_api_types as api;
 use wharf_api_types::query;
 use wharf_engine::events::Event;
 use wharf_error::Kind;
 use wharf_types::Timestamp;
 
+use super::bodies::{BodyReader, BodyWriter};
 use super::images::summary;
 use super::{Joined, blocking, later, ready};
 
@@ -37,6 +41,22 @@ impl SystemBackend for Joined {
                 containers: query.containers.then(|| engine.lists.disk_usage()),
                 volumes: query.volumes.then(|| engine.volumes.disk_usage()),
                 build_cache: query.build_cache.then(Vec::new),
+            })
+        })
+    }
+
+    fn debug_vars(&self) -> Option<serde_json::Value> {
+        let info = self.0.system.info();
+        info.debug.then(|| {
+            let arguments: Vec<String> = std::env::args().collect();
+            serde_json::json!({
+                "cmdline": arguments,
+                "version": info.server_version,
+                "threads": info.n_goroutines,
+                "files": info.n_fd,
+                "containers": info.containers,
+                "events": self.0.events.published(),
+                "listeners": info.n_events_listener,
             })
         })
     }
@@ -74,11 +94,13 @@ impl NetworkBackend for Joined {
 
 impl VolumeBackend for Joined {
     fn list(&self, filters: api::Filters) -> Reply<'_, api::VolumeList> {
-        ready(self.0.volumes.list(&filters))
+        let volumes = self.0.volumes.clone();
+        blocking(move || volumes.list(&filters))
     }
 
     fn inspect<'a>(&'a self, name: &'a str) -> Reply<'a, api::Volume> {
-        ready(self.0.volumes.inspect(name))
+        let (volumes, name) = (self.0.volumes.clone(), name.to_owned());
+        blocking(move || volumes.inspect(&name))
     }
 
     fn create(&self, request: api::VolumeCreateRequest) -> Reply<'_, api::Volume> {
@@ -91,6 +113,39 @@ impl VolumeBackend for Joined {
 
     fn prune(&self, filters: api::Filters) -> Reply<'_, api::VolumePruneResponse> {
         later(async move { self.0.volumes.prune(&filters).await })
+    }
+
+    fn rename<'a>(&'a self, name: &'a str, new_name: &'a str) -> Reply<'a, ()> {
+        later(self.0.volumes.rename(name, new_name))
+    }
+
+    fn clone_as<'a>(&'a self, name: &'a str, new_name: &'a str) -> Reply<'a, api::Volume> {
+        later(self.0.volumes.clone_as(name, new_name))
+    }
+
+    fn export<'a>(&'a self, name: &'a str) -> Reply<'a, Outgoing<Bytes>> {
+        let (volumes, name) = (self.0.volumes.clone(), name.to_owned());
+        Box::pin(async move {
+            // An unknown name must become a status, so it is looked up before the body begins.
+            let (looked, wanted) = (volumes.clone(), name.clone());
+            blocking(move || looked.inspect(&wanted)).await?;
+            let (sender, receiver) = mpsc::channel(4);
+            tokio::task::spawn_blocking(move || {
+                use std::io::Write;
+                let mut writer = BodyWriter::new(sender.clone());
+                match volumes.export(&name, &mut writer) {
+                    // A client that left is no fault of ours.
+                    Ok(()) => drop(writer.flush()),
+                    Err(e) => drop(sender.blocking_send(Err(ApiError::of(&e)))),
+                }
+            });
+            Ok(receiver)
+        })
+    }
+
+    fn import<'a>(&'a self, name: &'a str, body: Incoming) -> Reply<'a, ()> {
+        let (volumes, name) = (self.0.volumes.clone(), name.to_owned());
+        blocking(move || volumes.import(&name, Box::new(BodyReader::new(body))))
     }
 }
 

@@ -197,6 +197,8 @@ pub trait SystemBackend: Send + Sync {
     fn info(&self) -> Reply<'_, api::Info>;
     /// Counts what is stored.
     fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage>;
+    /// What the process tells of itself under `/debug/vars`; `None` unless the daemon runs with debug.
+    fn debug_vars(&self) -> Option<serde_json::Value>;
 }
 
 /// Registries.
@@ -243,6 +245,14 @@ pub trait VolumeBackend: Send + Sync {
     fn remove<'a>(&'a self, name: &'a str, force: bool) -> Reply<'a, ()>;
     /// Removes unused ones.
     fn prune(&self, filters: api::Filters) -> Reply<'_, api::VolumePruneResponse>;
+    /// Gives one another name (Wharf extra).
+    fn rename<'a>(&'a self, name: &'a str, new_name: &'a str) -> Reply<'a, ()>;
+    /// Makes one with the content of another (Wharf extra).
+    fn clone_as<'a>(&'a self, name: &'a str, new_name: &'a str) -> Reply<'a, api::Volume>;
+    /// Sends its content as a tar stream (Wharf extra).
+    fn export<'a>(&'a self, name: &'a str) -> Reply<'a, Outgoing<Bytes>>;
+    /// Extracts a tar stream into it (Wharf extra).
+    fn import<'a>(&'a self, name: &'a str, body: Incoming) -> Reply<'a, ()>;
 }
 
 /// Events.
@@ -270,4 +280,6 @@ pub struct Backends {
     pub registries: Arc<dyn RegistryBackend>,
     /// Events.
     pub events: Arc<dyn EventBackend>,
+    /// Who is asked about every request.
+    pub authorizer: Arc<dyn crate::authorize::Authorizer>,
 }

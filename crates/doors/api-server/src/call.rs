@@ -41,6 +41,8 @@ pub struct Link {
     pub takeover: Arc<Mutex<Option<Takeover>>>,
     /// Turns true at shutdown.
     pub stop: watch::Receiver<bool>,
+    /// The name in the client's certificate, or empty.
+    pub user: Arc<str>,
 }
 
 /// One request, routed and split.
@@ -69,7 +71,11 @@ pub struct Call {
 
 /// A request's body. What nobody has read of it is read and dropped, within bounds, so that a client that is still
 /// sending gets to see the answer and can use the connection again (Go's server does the same).
-pub struct RequestBody(Option<HyperBody>);
+pub struct RequestBody {
+    body: Option<HyperBody>,
+    /// What was read of it already, for somebody else.
+    held: Option<Bytes>,
+}
 
 /// How much of an unread body is dropped before the connection is given up, as in Go's server.
 const DRAIN_LIMIT: usize = 256 * 1024;
@@ -77,21 +83,53 @@ const DRAIN_LIMIT: usize = 256 * 1024;
 impl RequestBody {
     /// Takes a body.
     pub fn new(body: HyperBody) -> Self {
-        Self(Some(body))
+        Self { body: Some(body), held: None }
     }
 
     async fn next(&mut self) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-        self.0.as_mut()?.frame().await
+        if let Some(held) = self.held.take() {
+            return Some(Ok(Frame::data(held)));
+        }
+        self.body.as_mut()?.frame().await
     }
 
     fn is_empty(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| body.size_hint().exact() == Some(0))
+        self.held.is_none() && self.body.as_ref().is_none_or(|body| body.size_hint().exact() == Some(0))
+    }
+
+    /// Reads the whole body, keeps it for the handler, and shows it.
+    pub(crate) async fn hold(&mut self) -> Result<Bytes, ApiError> {
+        let bytes = self.whole().await?;
+        self.body = None;
+        self.held = (!bytes.is_empty()).then(|| bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Reads to the end, within bounds.
+    async fn whole(&mut self) -> Result<Bytes, ApiError> {
+        let mut bytes = BytesMut::new();
+        let mut received = 0;
+        while let Some(frame) = self.next().await {
+            let frame = frame.map_err(|e| cut(&e))?;
+            if let Ok(data) = frame.into_data() {
+                received += data.len();
+                if received <= JSON_LIMIT {
+                    bytes.extend_from_slice(&data);
+                } else if received > JSON_PATIENCE {
+                    break;
+                }
+            }
+        }
+        if received > JSON_LIMIT {
+            return Err(ApiError::new(Kind::TooLarge, "http: request body too large"));
+        }
+        Ok(bytes.freeze())
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) else { return };
+        let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
         tokio::spawn(async move {
             let mut dropped = 0;
             while let Some(Ok(frame)) = body.frame().await {
@@ -139,23 +177,7 @@ impl Call {
         if content_type.is_some() || !self.body.is_empty() {
             check_json_type(content_type.as_deref().unwrap_or_default())?;
         }
-        let mut bytes = BytesMut::new();
-        let mut received = 0;
-        while let Some(frame) = self.body.next().await {
-            let frame = frame.map_err(|e| cut(&e))?;
-            if let Ok(data) = frame.into_data() {
-                received += data.len();
-                if received <= JSON_LIMIT {
-                    bytes.extend_from_slice(&data);
-                } else if received > JSON_PATIENCE {
-                    break;
-                }
-            }
-        }
-        if received > JSON_LIMIT {
-            return Err(ApiError::new(Kind::TooLarge, "http: request body too large"));
-        }
-        Ok(bytes.freeze())
+        self.body.whole().await
     }
 
     /// Passes the body on while it comes in.

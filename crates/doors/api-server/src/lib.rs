@@ -3,6 +3,7 @@
 //! One narrow trait per resource stands in [`backend`]; `bins/dockerd` joins them to the engine. This crate knows
 //! HTTP and Docker's texts of malformed requests, and nothing of what containers are.
 
+pub mod authorize;
 pub mod backend;
 mod call;
 mod create;
@@ -13,6 +14,7 @@ mod handlers;
 mod hijack;
 mod json;
 mod listen;
+pub mod metrics;
 mod query;
 mod respond;
 mod routes;

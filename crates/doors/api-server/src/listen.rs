@@ -111,10 +111,10 @@ enum Incoming {
 }
 
 impl Accepted {
-    /// The connection, after the handshake if there is one.
-    pub(crate) async fn ready(self) -> io::Result<Socket> {
+    /// The connection, after the handshake if there is one, and the name in the client's certificate.
+    pub(crate) async fn ready(self) -> io::Result<(Socket, std::sync::Arc<str>)> {
         match self.0 {
-            Incoming::Plain(socket) => Ok(socket),
+            Incoming::Plain(socket) => Ok((socket, "".into())),
             Incoming::Encrypted(stream, tls) => tls.accept(stream).await,
         }
     }

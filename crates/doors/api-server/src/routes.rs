@@ -15,6 +15,10 @@ pub enum Endpoint {
     DiskUsage,
     Auth,
     Events,
+    /// What the process tells of itself.
+    DebugVars,
+    /// Profiles of Go programs, which this is none of.
+    DebugProfile,
     ContainerCreate,
     ContainerList,
     ContainerInspect,
@@ -71,6 +75,10 @@ pub enum Endpoint {
     VolumeRemove,
     VolumePrune,
     VolumeUpdate,
+    VolumeRename,
+    VolumeClone,
+    VolumeExport,
+    VolumeImport,
     /// No plugin is installed: an empty list.
     PluginList,
     /// No plugin is installed, so none is found.
@@ -176,15 +184,21 @@ pub const TABLE: &[Row] = {
         any("GET", "/_ping", Ping),
         any("HEAD", "/_ping", Ping),
         any("GET", "/events", Events),
+        any("GET", "/debug/vars", DebugVars),
+        any("GET", "/debug/pprof/{}", DebugProfile),
         any("GET", "/info", Info),
         any("GET", "/version", Version),
         any("GET", "/system/df", DiskUsage),
         any("POST", "/auth", Auth),
         // volumes
         any("GET", "/volumes", VolumeList),
+        segment("GET", "/volumes/{}/export", VolumeExport),
         any("GET", "/volumes/{}", VolumeInspect),
         any("POST", "/volumes/create", VolumeCreate),
         any("POST", "/volumes/prune", VolumePrune),
+        segment("POST", "/volumes/{}/rename", VolumeRename),
+        segment("POST", "/volumes/{}/clone", VolumeClone),
+        segment("PUT", "/volumes/{}/import", VolumeImport),
         any("PUT", "/volumes/{}", VolumeUpdate),
         any("DELETE", "/volumes/{}", VolumeRemove),
         // building

@@ -18,7 +18,7 @@ use crate::query::{Query, unescape};
 use crate::respond::{self, Answer};
 use crate::socket::{Gate, HyperIo, Socket};
 use crate::version::{self, ApiVersion};
-use crate::{ApiError, Backends, Listener, handlers, routes};
+use crate::{ApiError, Backends, Listener, authorize, handlers, routes};
 
 /// The largest request head taken, as Go's `DefaultMaxHeaderBytes`: registry credentials travel in headers.
 const HEAD_LIMIT: usize = 1 << 20;
@@ -104,7 +104,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, alive: mpsc::Sender<Inf
                 let (shared, alive) = (Arc::clone(&shared), alive.clone());
                 tokio::spawn(async move {
                     match client.ready().await {
-                        Ok(socket) => connection(socket, shared).await,
+                        Ok((socket, user)) => connection(socket, user, shared).await,
                         Err(e) => tracing::debug!(error = %e, "TLS handshake error"),
                     }
                     drop(alive);
@@ -121,7 +121,7 @@ async fn accept(listener: Listener, shared: Arc<Shared>, alive: mpsc::Sender<Inf
 
 type Served = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
 
-async fn connection(socket: Socket, shared: Arc<Shared>) {
+async fn connection(socket: Socket, user: Arc<str>, shared: Arc<Shared>) {
     let socket = Arc::new(socket);
     let gate = Arc::new(Gate::default());
     let takeover = Arc::new(Mutex::new(None));
@@ -130,6 +130,7 @@ async fn connection(socket: Socket, shared: Arc<Shared>) {
         gate: Arc::clone(&gate),
         takeover: Arc::clone(&takeover),
         stop: shared.stop.clone(),
+        user,
     };
     let mut stop = shared.stop.clone();
     let service = service_fn(move |request: Request<Incoming>| -> Served {
@@ -171,8 +172,8 @@ async fn connection(socket: Socket, shared: Arc<Shared>) {
 
 async fn answer(request: Request<Incoming>, shared: &Shared, link: Link) -> Answer {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let (parts, body) = request.into_parts();
-    let body = RequestBody::new(body);
+    let (mut parts, body) = request.into_parts();
+    let mut body = RequestBody::new(body);
     tracing::debug!(%method, path = %uri.path(), "handling {method} request");
     if parts.version == http::Version::HTTP_11 && !parts.headers.contains_key(header::HOST) {
         return refused("400 Bad Request: missing required Host header");
@@ -194,23 +195,31 @@ async fn answer(request: Request<Incoming>, shared: &Shared, link: Link) -> Answ
     let mut answer = match check_version(version, &shared.identity) {
         Ok(version) => {
             let name = name.to_owned();
-            match Query::parse(uri.query().unwrap_or_default()) {
-                Ok(query) => {
+            let authorizer = &shared.backends.authorizer;
+            let allowed = authorize::request(authorizer, endpoint, &parts, &mut body, &link.user).await;
+            match (Query::parse(uri.query().unwrap_or_default()), allowed) {
+                (Ok(query), Ok(allowed)) => {
                     let call = Call {
                         endpoint,
                         name,
                         version,
                         query,
-                        headers: parts.headers,
+                        headers: std::mem::take(&mut parts.headers),
                         body,
                         backends: shared.backends.clone(),
-                        link,
+                        link: link.clone(),
                         method: method.clone(),
                         identity: Arc::clone(&shared.identity),
                     };
-                    handlers::handle(call).await.unwrap_or_else(|e| fail(&method, &path, &e))
+                    let answer = handlers::handle(call).await.unwrap_or_else(|e| fail(&method, &path, &e));
+                    match allowed {
+                        None => answer,
+                        Some(allowed) => {
+                            allowed.response(answer, &link).await.unwrap_or_else(|e| fail(&method, &path, &e))
+                        }
+                    }
                 }
-                Err(e) => fail(&method, &path, &e),
+                (_, Err(e)) | (Err(e), _) => fail(&method, &path, &e),
             }
         }
         Err(answer) => *answer,

@@ -118,16 +118,59 @@ impl Tls {
 
     /// Shakes hands, and gives a plain socket that a task of its own joins to the encrypted connection: everything
     /// behind it, hijacked streams with their half-closes too, is the same for all connections.
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Socket> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<(Socket, Arc<str>)> {
         let mut encrypted = tokio::time::timeout(HANDSHAKE, self.0.accept(stream))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        let (_, connection) = encrypted.get_ref();
+        let client = connection.peer_certificates().and_then(|chain| chain.first());
+        let user: Arc<str> = client.and_then(|c| common_name(c)).unwrap_or_default().into();
         let (plain, mut inner) = UnixStream::pair()?;
         tokio::spawn(async move {
             if let Err(e) = copy_bidirectional(&mut encrypted, &mut inner).await {
                 tracing::debug!(error = %e, "encrypted connection ended");
             }
         });
-        Ok(Socket::Unix(plain))
+        Ok((Socket::Unix(plain), user))
     }
+}
+
+/// One element of DER: its tag, its content, and what follows it.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let [tag, first, rest @ ..] = der else { return None };
+    let (length, rest) = match first {
+        0..=0x7f => (usize::from(*first), rest),
+        0x81..=0x84 => {
+            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
+            (bytes.iter().fold(0, |all, b| (all << 8) | usize::from(*b)), rest)
+        }
+        _ => return None,
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((*tag, content, rest))
+}
+
+/// The common name of a certificate's subject (RFC 5280, 4.1): whom authorisation plugins are told of.
+fn common_name(certificate: &[u8]) -> Option<String> {
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    let (_, body, _) = element(certificate)?;
+    let (_, mut rest, _) = element(body)?;
+    // The version, which stands in a tag of its own, may be absent.
+    if rest.first() == Some(&0xa0) {
+        rest = element(rest)?.2;
+    }
+    // Serial number, algorithm, issuer, validity.
+    for _ in 0..4 {
+        rest = element(rest)?.2;
+    }
+    let (_, mut names, _) = element(rest)?;
+    while let Some((_, set, after)) = element(names) {
+        let (_, pair, _) = element(set)?;
+        let (_, kind, value) = element(pair)?;
+        if kind == COMMON_NAME {
+            return Some(String::from_utf8_lossy(element(value)?.1).into_owned());
+        }
+        names = after;
+    }
+    None
 }

@@ -90,6 +90,10 @@ pub const POINTS: &[&str] = &[
     "unpause.after-thaw",
     "update.after-commit",
     "update.after-limits",
+    "volume.before-commit",
+    "volume.after-commit",
+    "volume.rename-aside",
+    "volume.rename-committed",
 ];
 
 /// Marks a step between two effects. See the crate's documentation.

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod image;
 pub mod keyring;
 pub mod link;
+pub mod loopback;
 pub mod memory;
 pub mod mount;
 pub mod schedule;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::LogError;
+use crate::remote::{Remote, RemoteKind};
 
 /// Bytes of one file before rotation where `max-size` is not given for `json-file`. With [`JSON_FILES`] the default
 /// bound of a container's log is 500 MB; `max-size=-1` lifts it. (Docker's json-file has no bound by default.)
@@ -66,6 +67,8 @@ pub struct Config {
     pub compress: bool,
     /// Attributes that every json-file line carries (labels, env and tag options, resolved by the engine).
     pub attrs: BTreeMap<String, String>,
+    /// Where messages are sent from the spool; the shim, which writes the spool, does not know of it.
+    pub remote: Option<Remote>,
 }
 
 impl Config {
@@ -74,16 +77,25 @@ impl Config {
     ///
     /// Errors are Invalid, with Docker's texts.
     pub fn parse<'a>(driver: &str, options: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, LogError> {
+        let options: Vec<(&str, &str)> = options.into_iter().collect();
+        check_mode(&options)?;
+        let options = options.into_iter().filter(|(k, _)| !matches!(*k, "mode" | "max-buffer-size"));
+        if let Some(kind) = RemoteKind::of(driver) {
+            return Config::remote(kind, options);
+        }
         let mut config = match driver {
             "" | "json-file" => Config::bounded(Driver::JsonFile, JSON_SIZE, JSON_FILES, false),
             "local" => Config::bounded(Driver::Local, LOCAL_SIZE, LOCAL_FILES, true),
             "none" => Config { max_size: None, ..Config::bounded(Driver::None, 0, 1, false) },
+            other @ ("awslogs" | "gcplogs" | "etwlogs") => return Err(LogError::NotBuilt(other.to_owned())),
             other => return Err(LogError::UnknownDriver(other.chars().take(80).collect())),
         };
         let (mut size_given, mut files_given) = (false, false);
         for (option, value) in options {
             match (config.driver, option) {
                 (Driver::None, _) => {}
+                // Docker takes the options of its cache with every driver.
+                (_, "cache-disabled" | "cache-max-size" | "cache-max-file" | "cache-compress") => {}
                 (_, "max-size") => {
                     config.max_size = parse_size(value)?;
                     size_given = config.max_size.is_some();
@@ -109,8 +121,26 @@ impl Config {
         Ok(config)
     }
 
+    fn remote<'a>(kind: RemoteKind, options: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Config, LogError> {
+        let mut config = Config::bounded(Driver::Local, LOCAL_SIZE, LOCAL_FILES, true);
+        let mut own = BTreeMap::new();
+        for (option, value) in options {
+            match option {
+                "cache-max-size" => config.max_size = parse_size(value)?,
+                "cache-max-file" => config.max_file = parse_files(value)?,
+                "cache-compress" => config.compress = parse_bool(value)?,
+                // The spool is what nothing is lost by; it cannot be switched off.
+                "cache-disabled" => drop(parse_bool(value)?),
+                _ => drop(own.insert(option.to_owned(), value.to_owned())),
+            }
+        }
+        config.compress &= config.max_file > 1 && config.max_size.is_some();
+        config.remote = Some(Remote::parse(kind, own)?);
+        Ok(config)
+    }
+
     fn bounded(driver: Driver, max_size: u64, max_file: u32, compress: bool) -> Config {
-        Config { driver, max_size: Some(max_size), max_file, compress, attrs: BTreeMap::new() }
+        Config { driver, max_size: Some(max_size), max_file, compress, attrs: BTreeMap::new(), remote: None }
     }
 
     /// The arguments by which `wharf-shim` gets this configuration: `--log`, `--log-opt` and `--log-attr` pairs.
@@ -141,12 +171,31 @@ impl Config {
     }
 }
 
+/// How a slow reader is treated is fixed here (the spool never makes the container wait), but what Docker refuses is refused.
+fn check_mode(options: &[(&str, &str)]) -> Result<(), LogError> {
+    let get = |key: &str| options.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
+    let mode = get("mode").unwrap_or("blocking");
+    if !matches!(mode, "blocking" | "non-blocking" | "") {
+        return Err(LogError::Mode(mode.chars().take(80).collect()));
+    }
+    let Some(size) = get("max-buffer-size") else { return Ok(()) };
+    if mode != "non-blocking" {
+        return Err(LogError::BufferSize);
+    }
+    let text = format!("error parsing option max-buffer-size: invalid size: '{size}'");
+    parse_size(size).map(drop).map_err(|_| LogError::Value { option: "max-buffer-size", text })
+}
+
 /// `10m`, `1.5g`, `512`: units are powers of 1000, as go-units' `FromHumanSize` has it. `-1` is no limit.
 fn parse_size(value: &str) -> Result<Option<u64>, LogError> {
     if value == "-1" {
         return Ok(None);
     }
-    let wrong = || LogError::Value { option: "max-size", text: format!("invalid size: '{value}'") };
+    parse_size_of("max-size", value).map(Some)
+}
+
+pub(crate) fn parse_size_of(option: &'static str, value: &str) -> Result<u64, LogError> {
+    let wrong = || LogError::Value { option, text: format!("invalid size: '{value}'") };
     let digits = value.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let scale = match value[digits.len()..].trim().to_ascii_lowercase().as_str() {
         "" | "b" => 1.0,
@@ -159,10 +208,9 @@ fn parse_size(value: &str) -> Result<Option<u64>, LogError> {
     let number: f64 = digits.parse().map_err(|_| wrong())?;
     let bytes = number * scale;
     if !(bytes.is_finite() && (1.0..=9e18).contains(&bytes)) {
-        let text = "max-size must be a positive number".to_owned();
-        return Err(LogError::Value { option: "max-size", text });
+        return Err(LogError::Value { option, text: format!("{option} must be a positive number") });
     }
-    Ok(Some(bytes as u64))
+    Ok(bytes as u64)
 }
 
 fn parse_files(value: &str) -> Result<u32, LogError> {
@@ -175,12 +223,16 @@ fn parse_files(value: &str) -> Result<u32, LogError> {
 }
 
 fn parse_bool(value: &str) -> Result<bool, LogError> {
+    parse_bool_of("compress", value)
+}
+
+pub(crate) fn parse_bool_of(option: &'static str, value: &str) -> Result<bool, LogError> {
     match value {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => {
             let text = format!("strconv.ParseBool: parsing {value:?}: invalid syntax");
-            Err(LogError::Value { option: "compress", text })
+            Err(LogError::Value { option, text })
         }
     }
 }
@@ -210,7 +262,10 @@ mod tests {
     fn wrong_options_give_dockers_texts() {
         let text = |driver, options: &[_]| parse(driver, options).expect_err("invalid").to_string();
         assert_eq!(text("json-file", &[("foo", "1")]), "unknown log opt 'foo' for json-file log driver");
-        assert_eq!(text("splunk", &[]), "logger: no log driver named 'splunk' is registered");
+        assert_eq!(text("nosuch", &[]), "logger: no log driver named 'nosuch' is registered");
+        assert_eq!(text("", &[("mode", "foo")]), "logger: logging mode not supported: foo");
+        let buffer = ("max-buffer-size", "1m");
+        assert_eq!(text("", &[buffer]), "logger: max-buffer-size option is only supported with 'mode=non-blocking'");
         assert_eq!(
             text("json-file", &[("max-file", "0")]),
             "invalid value for max-file: max-file cannot be less than 1"
@@ -222,6 +277,18 @@ mod tests {
         for size in ["", "x", "0", "-2", "1q", "nan", "inf", "1e400"] {
             assert!(parse("local", &[("max-size", size)]).is_err(), "{size}");
         }
+    }
+
+    #[test]
+    fn a_remote_driver_spools_in_the_local_format_and_the_shim_is_told_only_that() {
+        let options = [("syslog-address", "udp://h:514"), ("cache-max-size", "1m"), ("mode", "non-blocking")];
+        let config = parse("syslog", &options).expect("valid");
+        assert_eq!((config.driver, config.max_size, config.compress), (Driver::Local, Some(1_000_000), true));
+        assert_eq!(config.remote.as_ref().map(|r| r.get("syslog-address")), Some("udp://h:514"));
+        let args = config.to_args();
+        assert_eq!(args[..2], ["--log", "local"]);
+        assert!(!args.iter().any(|a| a.contains("syslog")), "{args:?}");
+        assert!(parse("awslogs", &[]).expect_err("not built").to_string().contains("awslogs"));
     }
 
     #[test]

@@ -8,6 +8,17 @@ pub enum LogError {
     /// A driver that does not exist here. Docker's text.
     #[error("logger: no log driver named '{0}' is registered")]
     UnknownDriver(String),
+    /// A driver of Docker's that is not built in.
+    #[error(
+        "log driver {0:?} is not built into Wharf: use fluentd, syslog or gelf with a collector, or json-file with an agent"
+    )]
+    NotBuilt(String),
+    /// An unknown delivery mode. Docker's text.
+    #[error("logger: logging mode not supported: {0}")]
+    Mode(String),
+    /// A buffer for a mode without one. Docker's text.
+    #[error("logger: max-buffer-size option is only supported with 'mode=non-blocking'")]
+    BufferSize,
     /// An option that the driver does not have. Docker's text.
     #[error("unknown log opt '{option}' for {driver} log driver")]
     UnknownOption {
@@ -52,6 +63,9 @@ impl HasKind for LogError {
     fn kind(&self) -> Kind {
         match self {
             LogError::UnknownDriver(_)
+            | LogError::NotBuilt(_)
+            | LogError::Mode(_)
+            | LogError::BufferSize
             | LogError::UnknownOption { .. }
             | LogError::Value { .. }
             | LogError::CompressWithoutRotation => Kind::Invalid,

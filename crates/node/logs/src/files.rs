@@ -10,6 +10,10 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::LogError;
+use crate::record::{Format, Record, Step};
+
+/// More than the longest message takes in a file.
+const FIRST: usize = 256 * 1024;
 
 /// One file of a log, opened.
 #[derive(Debug)]
@@ -35,6 +39,40 @@ impl Source {
     pub(crate) fn present_end(&self) -> Result<Option<u64>, LogError> {
         let meta = self.file.metadata().map_err(|e| LogError::file("stat", &self.name, e))?;
         Ok((!self.compressed).then_some(meta.len()))
+    }
+
+    /// The time of the first message; empty if there is none yet.
+    pub(crate) fn first(&self, format: Format) -> Result<String, LogError> {
+        use std::io::Read;
+        use std::os::unix::fs::FileExt;
+        let failed = |e| LogError::file("read", &self.name, e);
+        let mut start = vec![0; FIRST];
+        let mut held = 0;
+        if self.compressed {
+            let mut file = self.file.try_clone().map_err(failed)?;
+            file.seek(SeekFrom::Start(0)).map_err(failed)?;
+            let mut plain = GzDecoder::new(&file).take(FIRST as u64);
+            start.clear();
+            // A damaged file has no first message.
+            let _ = plain.read_to_end(&mut start);
+            file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        } else {
+            while held < start.len() {
+                match self.file.read_at(&mut start[held..], held as u64).map_err(failed)? {
+                    0 => break,
+                    n => held += n,
+                }
+            }
+            start.truncate(held);
+        }
+        let (mut record, mut used) = (Record::default(), 0);
+        loop {
+            match format.take(&start[used..], &mut record) {
+                Step::Message(_) => return Ok(record.time),
+                Step::Skip(len) => used += len,
+                Step::Short => return Ok(String::new()),
+            }
+        }
     }
 
     /// The plain bytes. A compressed file is unpacked into an unnamed file first.

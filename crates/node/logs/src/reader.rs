@@ -16,6 +16,8 @@ use crate::{Config, LogError, Position, Stream, tail};
 
 /// Bytes read from a file at once, and about what one call of [`Reader::read`] gives.
 const CHUNK: usize = 128 * 1024;
+/// Messages collected at once.
+const MOST: usize = 256;
 
 /// How messages are laid out in the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +53,29 @@ pub struct ReadOptions {
     pub before: Option<Position>,
 }
 
+/// A place in the log that outlives this process: inode numbers are used again, so the time of the file's first message
+/// tells whether it is the same file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// File and byte.
+    pub position: Position,
+    /// RFC 3339; when the first message of that file was written.
+    pub first: String,
+}
+
+/// One message, as it is sent on.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Which stream it came from.
+    pub stream: Stream,
+    /// When it was written.
+    pub time: Timestamp,
+    /// The exact bytes, newline included if there was one.
+    pub bytes: Vec<u8>,
+    /// Where the next message begins.
+    pub next: Place,
+}
+
 /// What a call of [`Reader::read`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
@@ -71,7 +96,11 @@ pub struct Reader {
     since: Option<String>,
     until: Option<String>,
     sources: VecDeque<Source>,
-    place: Option<Place>,
+    place: Option<At>,
+    /// Where messages are collected instead of laid out.
+    collected: Option<Vec<Message>>,
+    /// The time of the first message in the present file.
+    first: String,
     watch: Option<Watch>,
     buffer: Vec<u8>,
     used: usize,
@@ -81,7 +110,7 @@ pub struct Reader {
 
 /// Where reading is.
 #[derive(Debug)]
-struct Place {
+struct At {
     file: File,
     inode: u64,
     end: Option<u64>,
@@ -115,6 +144,8 @@ impl Reader {
             options,
             sources: VecDeque::new(),
             place: None,
+            collected: None,
+            first: String::new(),
             watch,
             buffer: Vec::new(),
             used: 0,
@@ -144,7 +175,7 @@ impl Reader {
     /// Appends the next messages to `out`, about 128 KiB at a time. Blocks for file reads only.
     pub fn read(&mut self, out: &mut Vec<u8>) -> Result<Progress, LogError> {
         let goal = out.len() + CHUNK;
-        while !self.ended && out.len() < goal {
+        while !self.ended && out.len() < goal && self.collected.as_ref().is_none_or(|c| c.len() < MOST) {
             if self.step(out)? {
                 continue;
             }
@@ -168,6 +199,51 @@ impl Reader {
             self.ended = true;
         }
         Ok(if self.ended { Progress::End } else { Progress::More })
+    }
+
+    /// Opens the whole log for sending it on: follows, both streams. Starts at `from`, or at the first message if there is
+    /// none. Returns also whether the place was found; where it was rotated away, the log starts with what is left.
+    pub fn open_at(
+        dir: BorrowedFd<'_>,
+        container: &str,
+        config: &Config,
+        from: Option<&Place>,
+    ) -> Result<(Reader, bool), LogError> {
+        let options = ReadOptions {
+            since: None,
+            until: None,
+            tail: None,
+            follow: true,
+            stdout: true,
+            stderr: true,
+            timestamps: false,
+            details: false,
+            form: Form::Raw,
+            before: None,
+        };
+        let mut reader = Reader::open(dir, container, config, options)?;
+        let Some(from) = from else { return Ok((reader, true)) };
+        let mut at = None;
+        for (number, source) in reader.sources.iter().enumerate().filter(|(_, s)| s.inode == from.position.inode) {
+            if source.first(reader.format)? == from.first {
+                at = Some(number);
+            }
+        }
+        let Some(at) = at else { return Ok((reader, false)) };
+        reader.sources.drain(..at);
+        reader.next_file()?;
+        if let Some(place) = &mut reader.place {
+            place.offset = from.position.offset;
+        }
+        Ok((reader, true))
+    }
+
+    /// Appends the next messages, a few hundred at a time. Only for readers of [`Reader::open_at`].
+    pub fn read_messages(&mut self, messages: &mut Vec<Message>) -> Result<Progress, LogError> {
+        self.collected = Some(std::mem::take(messages));
+        let progress = self.read(&mut Vec::new());
+        *messages = self.collected.take().unwrap_or_default();
+        progress
     }
 
     /// The descriptor (an epoll) that becomes readable when the log may have grown or [`Ending::finish`] was called;
@@ -212,7 +288,7 @@ impl Reader {
             let (offset, found) =
                 tail::find(&file, self.format, left).map_err(|e| LogError::file("read", &self.files.name, e))?;
             left -= found;
-            let place = Place { file, inode, end, offset };
+            let place = At { file, inode, end, offset };
             if left == 0 || self.sources.is_empty() {
                 self.place = Some(place);
                 self.sources = kept;
@@ -236,7 +312,21 @@ impl Reader {
             Step::Skip(len) => self.used += len,
             Step::Message(len) => {
                 self.used += len;
-                self.emit(out);
+                if self.first.is_empty() {
+                    self.first.clone_from(&self.record.time);
+                }
+                match &mut self.collected {
+                    Some(messages) => messages.push(Message {
+                        stream: self.record.stream,
+                        time: Timestamp::parse(&self.record.time).unwrap_or_default(),
+                        bytes: self.record.bytes.clone(),
+                        next: Place {
+                            position: Position { inode: place.inode, offset: at + len as u64 },
+                            first: self.first.clone(),
+                        },
+                    }),
+                    None => self.emit(out),
+                }
             }
         }
         Ok(true)
@@ -314,8 +404,9 @@ impl Reader {
         }
         let Some(source) = self.sources.pop_front() else { return Ok(false) };
         let (inode, end) = (source.inode, source.end);
+        self.first = source.first(self.format)?;
         let file = source.into_plain(&self.files.dir)?;
-        self.place = Some(Place { file, inode, end, offset: 0 });
+        self.place = Some(At { file, inode, end, offset: 0 });
         // A torn end of the file before is no start of this one.
         self.buffer.clear();
         self.used = 0;

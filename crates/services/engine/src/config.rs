@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use wharf_api_types::{StringMap, Ulimit};
 use wharf_oci::runtime::LinuxSeccomp;
 use wharf_types::InstanceId;
@@ -16,6 +18,39 @@ pub enum SeccompDefault {
     Unconfined,
     /// A profile of the administrator.
     Profile(Box<LinuxSeccomp>),
+}
+
+/// What a reload of the daemon's configuration changes while the engine runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Live {
+    /// Seconds that containers get at shutdown.
+    pub shutdown_timeout: u64,
+    /// Whether containers go on at shutdown.
+    pub live_restore: bool,
+    /// The daemon's labels.
+    pub labels: Vec<String>,
+    /// Whether the daemon logs at level debug.
+    pub debug: bool,
+}
+
+/// The present [`Live`] part; clones are the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Reloadable(Arc<ArcSwap<Live>>);
+
+impl Reloadable {
+    /// Starts with a value.
+    pub fn new(live: Live) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(live)))
+    }
+
+    /// The value now.
+    pub fn get(&self) -> Arc<Live> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn set(&self, live: Live) {
+        self.0.store(Arc::new(live));
+    }
 }
 
 /// What one engine is set up with.
@@ -57,16 +92,10 @@ pub struct EngineConfig {
     pub dns_search: Vec<String>,
     /// What `host-gateway` means; empty is the bridge's own address.
     pub host_gateway: Vec<IpAddr>,
-    /// Seconds that containers get at shutdown.
-    pub shutdown_timeout: u64,
-    /// Whether containers go on at shutdown.
-    pub live_restore: bool,
-    /// The daemon's labels.
-    pub labels: Vec<String>,
+    /// What a reload changes.
+    pub live: Reloadable,
     /// Default system call filter.
     pub seccomp: SeccompDefault,
-    /// Whether the daemon logs at level debug.
-    pub debug: bool,
     /// Whether experimental features are on.
     pub experimental: bool,
     /// Registries without TLS, as `/info` shows them.

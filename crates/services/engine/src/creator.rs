@@ -2,9 +2,11 @@
 //! commit makes the container exist. What a crash leaves before that commit is found by scan when the engine starts.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{FileType, OFlags};
 use wharf_api_types::{
     ContainerConfig, ContainerCreateRequest, ContainerCreateResponse, EndpointSettings, HostConfig, OciDescriptor,
     OciPlatform,
@@ -23,7 +25,7 @@ use crate::events::{Events, Subject};
 use crate::init_layer::InitLayers;
 use crate::networks::{Catalog, endpoint_problems, problems_text};
 use crate::rootfs::Root;
-use crate::volumes::{Fresh, Volumes};
+use crate::volumes::{Fresh, Volumes, Wish};
 use crate::{EngineError, blocking, in_place, names};
 
 /// The space of container names in the store.
@@ -102,6 +104,7 @@ impl Creator {
         let mut reserved = self.reserve(name, &id)?;
         self.host_name(&mut config, &host, &id, joined.as_deref());
         let points = request::points(&config, &host, &self.volumes_from(&host)?)?;
+        let (points, image_holds) = self.mounted_images(points)?;
 
         let changing = match points.iter().any(is_named_volume) {
             true => Some(self.volumes.changing.lock().await),
@@ -121,7 +124,7 @@ impl Creator {
             last: LastRun::default(),
         };
         self.make(record, hold).await?;
-        drop(changing);
+        drop((changing, image_holds));
         reserved.kept = true;
         Ok(ContainerCreateResponse { id: id.to_string(), warnings })
     }
@@ -206,30 +209,58 @@ impl Creator {
         root: &mut Option<Root>,
     ) -> Result<(), EngineError> {
         let point_ = &mut record.points[index];
-        let Source::Volume { name, copy, .. } = &mut point_.source else { return Ok(()) };
+        let Source::Volume { name, copy, subpath, driver, options, .. } = &mut point_.source else { return Ok(()) };
+        let wish = || Wish {
+            driver: driver.clone(),
+            labels: Some(point_.labels.clone()).filter(|l| !l.is_empty()),
+            options: Some(options.clone()).filter(|o| !o.is_empty()),
+        };
         if name.is_empty() {
             *name = crate::random_hex();
-            made.volumes.push(self.volumes.make_anonymous(name)?);
-        } else if self.volumes.get(name).is_none() && !made.volumes.iter().any(|f| f.record.name == *name) {
-            let labels = Some(point_.labels.clone()).filter(|l| !l.is_empty());
-            made.volumes.push(self.volumes.make(name, labels, None)?);
+            made.volumes.push(self.volumes.make_anonymous(name, wish())?);
+        } else if let Some(have) = self.volumes.get(name) {
+            self.volumes.check_driver(&have, driver)?;
+        } else if !made.volumes.iter().any(|f| f.record.name == *name) {
+            made.volumes.push(self.volumes.make(name, wish())?);
         }
         point("create.after-volume");
         if !*copy {
             return Ok(());
         }
         let fresh = made.volumes.iter().find(|f| f.record.name == *name);
-        let data = fresh.map_or_else(|| self.volumes.data(name), Fresh::data);
-        let target = point_.target.clone();
         if root.is_none() {
             let mounts = self.snapshots.mounts(&record.snapshot, false)?;
-            let failed = |e: rustix::io::Errno| file("open root file system of", &data, e.into());
+            let failed = |e: rustix::io::Errno| file("open root file system of", Path::new(name), e.into());
             *root = Some(Root::of_mounts(&mounts).map_err(failed)?);
         }
-        match root {
-            Some(root) => fill(root, &target, &data),
-            None => Ok(()),
+        let Some(from) = root.as_ref().and_then(|root| content(root, &point_.target)) else { return Ok(()) };
+        let holder = record.id.as_str();
+        let data = match fresh {
+            Some(fresh) => self.volumes.acquire_fresh(fresh, holder),
+            None => self.volumes.acquire(name, holder),
+        };
+        let filled = data.map_err(EngineError::from).and_then(|data| fill(&from, &data, subpath));
+        match fresh {
+            Some(fresh) => self.volumes.release_fresh(fresh, holder),
+            None => self.volumes.release(name, holder),
         }
+        filled
+    }
+
+    /// Finds the images that are mounted, and keeps them until the record does.
+    fn mounted_images(&self, mut points: Vec<Point>) -> Result<(Vec<Point>, Vec<Hold>), EngineError> {
+        let mut holds = Vec::new();
+        for point in &mut points {
+            if let Source::Image { name, id, snapshot, .. } = &mut point.source
+                && id.is_empty()
+            {
+                let hold = self.images.hold(name)?;
+                *id = hold.image.id.to_string();
+                *snapshot = self.images.snapshot(&hold.image)?;
+                holds.push(hold);
+            }
+        }
+        Ok((points, holds))
     }
 
     fn undo(&self, made: Made) {
@@ -347,7 +378,9 @@ impl Creator {
 }
 
 fn is_named_volume(point: &Point) -> bool {
-    matches!(&point.source, Source::Volume { name, .. } if !name.is_empty())
+    // A plugin may take its time, and nobody else is to wait for it.
+    matches!(&point.source, Source::Volume { name, driver, .. }
+        if !name.is_empty() && matches!(driver.as_str(), "" | crate::volumes::LOCAL))
 }
 
 fn file(operation: &'static str, path: &Path, source: std::io::Error) -> EngineError {
@@ -361,19 +394,25 @@ fn make_folder(folder: &Path) -> Result<(), EngineError> {
     made.map_err(|e| file("mkdir", folder, e))
 }
 
-/// Fills an empty volume with what the image has at the target. The path is resolved inside the root, so a link in
-/// the image cannot lead out of it (CVE-2022-23648).
-fn fill(root: &Root, target: &str, data: &Path) -> Result<(), EngineError> {
-    use std::os::fd::AsFd;
-    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+/// What the image has at a volume's target, if it is a folder. The path is resolved inside the root, so a link in the
+/// image cannot lead out of it (CVE-2022-23648).
+fn content(root: &Root, target: &str) -> Option<OwnedFd> {
+    let from = root.open(target).ok()?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&from).ok()?.st_mode);
+    (kind == FileType::Directory).then_some(from)
+}
+
+/// Fills an empty volume, or an empty folder in it.
+fn fill(from: &OwnedFd, data: &Path, subpath: &str) -> Result<(), EngineError> {
     let failed = |e: rustix::io::Errno| file("copy image content to", data, e.into());
-    let to = rustix::fs::open(data, flags, rustix::fs::Mode::empty()).map_err(failed)?;
-    if !crate::copy::is_empty(to.as_fd()).map_err(failed)? {
+    let place = wharf_volume::open_beneath(data, if subpath.is_empty() { "." } else { subpath })?;
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&place).map_err(failed)?.st_mode);
+    if kind != FileType::Directory {
         return Ok(());
     }
-    let Ok(from) = root.open(target) else { return Ok(()) };
-    let kind = rustix::fs::fstat(&from).map(|s| rustix::fs::FileType::from_raw_mode(s.st_mode));
-    if kind != Ok(rustix::fs::FileType::Directory) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let to = rustix::fs::openat(&place, ".", flags, rustix::fs::Mode::empty()).map_err(failed)?;
+    if !crate::copy::is_empty(to.as_fd()).map_err(failed)? {
         return Ok(());
     }
     crate::copy::fill(from.as_fd(), to.as_fd()).map_err(failed)

@@ -63,6 +63,8 @@ pub struct Engine {
     pub system: Arc<System>,
     /// Events.
     pub events: Arc<Events>,
+    /// How long actions took.
+    pub timings: Arc<crate::metrics::Timings>,
     config: Arc<EngineConfig>,
     registry: Arc<Registry>,
     net: Arc<Networks>,
@@ -82,6 +84,8 @@ pub struct Setup {
     pub storage_driver: Option<String>,
     /// Registries.
     pub registries: wharf_distribution::Config,
+    /// Plugins.
+    pub plugins: Arc<wharf_plugin::Plugins>,
 }
 
 fn folder(path: &Path, mode: u32) -> Result<(), OpenError> {
@@ -108,7 +112,7 @@ impl Engine {
     /// Opens the stores, reconciles what is recorded with what is there, and goes on where the last engine stopped.
     /// Must run inside a tokio runtime.
     pub async fn open(setup: Setup) -> Result<Engine, OpenError> {
-        let Setup { config, network, shim, storage_driver, registries } = setup;
+        let Setup { config, network, shim, storage_driver, registries, plugins } = setup;
         let config = Arc::new(config);
         // The data root holds other users' secrets; only its own name may be seen (CVE-2021-41091).
         folder(&config.data_root, 0o710)?;
@@ -133,11 +137,12 @@ impl Engine {
         let net = blocking(move || Networks::open(network, specs, endpoints)).await?.map_err(OpenError::Network)?;
         let net = Arc::new(net);
         catalog.add_builtin(&config, net.bridge());
-        let volumes = Arc::new(Volumes::open(&config.data_root, store.clone(), events.clone(), registry.clone())?);
+        let volumes = Arc::new(Volumes::open(&config, store.clone(), events.clone(), registry.clone(), plugins)?);
         let saver = Arc::new(Saver::new(store.clone(), registry.clone(), shims.clone()));
         let lifecycle = Arc::new(Lifecycle {
             config: config.clone(),
             cgroup_v2,
+            recursive_read_only: wharf_volume::recursive_read_only(),
             registry: registry.clone(),
             records: records.clone(),
             snapshots: snapshots.clone(),
@@ -151,6 +156,7 @@ impl Engine {
             saver: saver.clone(),
             identities: Default::default(),
             runs: AtomicU64::new(0),
+            forwarders: Default::default(),
             ending: AtomicBool::new(false),
         });
         let background = saver.clone();
@@ -224,6 +230,7 @@ impl Engine {
             volumes,
             lifecycle,
             events,
+            timings: Default::default(),
             config,
             registry,
             net,
@@ -232,13 +239,36 @@ impl Engine {
         })
     }
 
+    /// How every container stands.
+    pub fn states(&self) -> Vec<crate::container::Status> {
+        self.registry.all().iter().map(|c| c.view().state.status).collect()
+    }
+
+    /// Changes what can be changed while the engine runs, and tells of it.
+    pub fn reload(&self, live: crate::config::Live) {
+        let list = |items: &[String]| serde_json::to_string(items).unwrap_or_default();
+        let info = self.system.info();
+        let attributes = [
+            ("debug", live.debug.to_string()),
+            ("labels", list(&live.labels)),
+            ("live-restore", live.live_restore.to_string()),
+            ("name", info.name),
+            ("shutdown-timeout", live.shutdown_timeout.to_string()),
+        ];
+        self.config.live.set(live);
+        let attributes = attributes.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        self.events.publish(crate::events::Subject::Daemon, "reload", info.id, attributes);
+    }
+
     /// Stops all containers (unless live-restore is on), writes down how they stand, and closes the network. Nothing may be
     /// started afterwards.
     pub async fn close(&self) {
         self.lifecycle.ending.store(true, Ordering::Release);
-        if !self.config.live_restore {
+        if !self.config.live.get().live_restore {
             self.stop_all().await;
         }
+        let forwarders = self.lifecycle.forwarders.clone();
+        let _ = blocking(move || forwarders.close()).await;
         self.saver.close();
         let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(writer) = writer {
@@ -254,12 +284,12 @@ impl Engine {
     }
 
     async fn stop_all(&self) {
-        let limit = Duration::from_secs(self.config.shutdown_timeout);
+        let limit = Duration::from_secs(self.config.live.get().shutdown_timeout);
         let running = self.registry.all().into_iter().filter(|c| c.view().task.is_some());
         let stops: Vec<_> = running
             .map(|container| {
                 let lifecycle = self.lifecycle.clone();
-                let seconds = self.config.shutdown_timeout as i64;
+                let seconds = limit.as_secs() as i64;
                 tokio::spawn(async move {
                     let own = container.view().record.config.stop_timeout;
                     let query = ContainerStop {

@@ -206,6 +206,18 @@ pub enum EngineError {
     NoVolume(String),
     #[error("remove {name}: volume is in use - [{}]", users.join(", "))]
     VolumeInUse { name: String, users: Vec<String> },
+    #[error("create {name}: {source}")]
+    VolumeCreate { name: String, source: wharf_volume::VolumeError },
+    #[error("{operation} {name}: {}", wharf_error::Chain(source))]
+    VolumePlugin { operation: &'static str, name: String, source: wharf_plugin::PluginError },
+    #[error("create {0}: volume name must be unique")]
+    VolumeName(String),
+    #[error("{operation} {name}: the volume is kept by a plugin")]
+    VolumeOfPlugin { operation: &'static str, name: String },
+    #[error(transparent)]
+    VolumeUse(#[from] crate::volumes::VolumeUseError),
+    #[error(transparent)]
+    VolumePath(#[from] wharf_volume::VolumeError),
     #[error("a prune operation is already running")]
     PruneRunning,
     #[error("Error processing tar file: {0}")]
@@ -298,8 +310,8 @@ pub enum StartError {
     Snapshot(#[from] wharf_snapshot::SnapshotError),
     #[error("bad nameserver address {0}: ParseAddr(\"{0}\"): unable to parse IP")]
     NameServer(String),
-    #[error("failed to create task for container: failed to initialize logging driver: {}", log_text(.0))]
-    Log(wharf_logs::LogError),
+    #[error("failed to create task for container: failed to initialize logging driver: {0}")]
+    Log(crate::logging::LoggingError),
     #[error(
         "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create failed: {}",
         runtime_text(.0)
@@ -316,8 +328,23 @@ pub enum StartError {
     },
     #[error("cannot read the root file system")]
     Root(#[source] rustix::io::Errno),
+    #[error(transparent)]
+    Volume(#[from] crate::volumes::VolumeUseError),
+    #[error(transparent)]
+    VolumePath(#[from] wharf_volume::VolumeError),
+    #[error("path {path} is mounted on {mounted_on} but it is not a {wanted} mount")]
+    Propagation { path: String, mounted_on: String, wanted: &'static str },
+    #[error("cannot make {0} read-only with all mounts below it: the kernel cannot do that before 5.12")]
+    ReadOnly(String),
     #[error("error while creating mount source path '{path}': mkdir {path}: {reason}")]
     BindSource { path: String, reason: String },
+}
+
+// Its text is part of ours, so it is no source.
+impl From<crate::logging::LoggingError> for StartError {
+    fn from(error: crate::logging::LoggingError) -> Self {
+        Self::Log(error)
+    }
 }
 
 impl StartError {
@@ -332,7 +359,7 @@ impl StartError {
 }
 
 /// Docker does not name the option whose value is wrong.
-fn log_text(error: &wharf_logs::LogError) -> String {
+pub(crate) fn log_text(error: &wharf_logs::LogError) -> String {
     match error {
         wharf_logs::LogError::Value { text, .. } => text.clone(),
         other => wharf_error::Chain(other).to_string(),
@@ -385,7 +412,11 @@ impl HasKind for StartError {
             | StartError::Task(_)
             | StartError::File { .. }
             | StartError::Root(_)
+            | StartError::Propagation { .. }
             | StartError::BindSource { .. } => Kind::System,
+            StartError::Volume(e) => e.kind(),
+            StartError::VolumePath(e) => e.kind(),
+            StartError::ReadOnly(_) => Kind::Invalid,
         }
     }
 }
@@ -472,6 +503,12 @@ impl HasKind for EngineError {
             | EngineError::RenameEmpty
             | EngineError::ExecEmpty
             | EngineError::ExecFailed(_) => Kind::Invalid,
+            EngineError::VolumeName(_) => Kind::Conflict,
+            EngineError::VolumeOfPlugin { .. } => Kind::NotImplemented,
+            EngineError::VolumeCreate { source, .. } => source.kind(),
+            EngineError::VolumePlugin { source, .. } => source.kind(),
+            EngineError::VolumeUse(e) => e.kind(),
+            EngineError::VolumePath(e) => e.kind(),
             EngineError::RenameName(e) => e.kind(),
             EngineError::Later(_) => Kind::NotImplemented,
             EngineError::ShuttingDown => Kind::Unavailable,

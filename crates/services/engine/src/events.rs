@@ -104,6 +104,7 @@ impl Event {
 pub struct Events {
     inner: Mutex<VecDeque<Arc<Event>>>,
     live: broadcast::Sender<Arc<Event>>,
+    published: std::sync::atomic::AtomicU64,
 }
 
 /// What a subscriber reads: the past first, then the live part.
@@ -117,7 +118,7 @@ pub struct Subscription {
 
 impl Default for Events {
     fn default() -> Self {
-        Self { inner: Mutex::default(), live: broadcast::channel(LIVE).0 }
+        Self { inner: Mutex::default(), live: broadcast::channel(LIVE).0, published: Default::default() }
     }
 }
 
@@ -138,6 +139,7 @@ impl Events {
             remembered.pop_front();
         }
         remembered.push_back(event.clone());
+        self.published.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // No subscriber is the usual case and no failure.
         let _ = self.live.send(event);
     }
@@ -147,6 +149,11 @@ impl Events {
         let remembered = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let past = since.map_or_else(Vec::new, |since| remembered.iter().filter(|e| e.at >= since).cloned().collect());
         Subscription { past, live: self.live.subscribe() }
+    }
+
+    /// How many events there have been.
+    pub fn published(&self) -> u64 {
+        self.published.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// How many subscribers listen now (`NEventsListener` of `/info`).

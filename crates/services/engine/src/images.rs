@@ -35,7 +35,10 @@ impl Images {
 
     fn users(&self, id: &ImageId) -> Vec<User> {
         let all = self.registry.all();
-        let using = all.iter().map(|c| c.view()).filter(|v| v.record.image == id.as_str());
+        let using = all
+            .iter()
+            .map(|c| c.view())
+            .filter(|v| v.record.image == id.as_str() || v.record.mounted_images().any(|i| i == id.as_str()));
         using.map(|v| User { container: v.record.id.to_string(), running: v.state.status.is_running() }).collect()
     }
 

@@ -16,6 +16,8 @@ pub mod images;
 mod init_layer;
 pub mod lifecycle;
 pub mod lists;
+pub mod logging;
+pub mod metrics;
 pub mod names;
 pub mod networks;
 mod processes;

@@ -250,6 +250,7 @@ pub(crate) async fn resume(
 ) -> Result<(), EngineError> {
     let mut later: HashMap<String, (Arc<Container>, Option<Exit>)> = HashMap::new();
     let mut ending = Vec::new();
+    let mut running = std::collections::BTreeSet::new();
     for found in inventory.found {
         let Found { mut view, alive, missed } = found;
         let ended = alive.as_ref().is_some_and(|alive| alive.ended);
@@ -270,9 +271,12 @@ pub(crate) async fn resume(
         match container.view().task.clone() {
             Some(task) => {
                 lifecycle.adopt_names(&container.view());
+                running.insert(container.id.to_string());
+                container.view().record.volumes().for_each(|v| lifecycle.volumes.adopt(v, container.id.as_str()));
                 if ended {
                     ending.push((container.clone(), task.run));
                 }
+                lifecycle.forwarders.adopt(&lifecycle.config, &container.view().record, true);
                 lifecycle.watch_end(container, task);
             }
             None => {
@@ -280,7 +284,9 @@ pub(crate) async fn resume(
             }
         }
     }
+    lifecycle.volumes.settle(&running);
     for (container, missed) in later.into_values() {
+        lifecycle.forwarders.adopt(&lifecycle.config, &container.view().record, false);
         lifecycle.catch_up(&container, missed).await;
     }
     // What had ended before this engine looked is settled before clients may ask.

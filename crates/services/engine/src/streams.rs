@@ -14,7 +14,7 @@ use crate::config::EngineConfig;
 use crate::container::{Container, Registry, Status, View};
 use crate::creator::tell;
 use crate::events::Events;
-use crate::lifecycle::log_config;
+use crate::logging::log_config;
 use crate::{EngineError, StartError};
 
 /// Which streams a client of a container wants.
@@ -203,7 +203,7 @@ fn open_log(config: &EngineConfig, view: &View, options: ReadOptions) -> Result<
         path: folder.clone(),
         source: e.into(),
     })?;
-    let log = log_config(&view.record)?;
+    let log = log_config(&view.record).map_err(StartError::Log)?;
     Ok(Reader::open(dir.as_fd(), view.record.id.as_str(), &log, options)?)
 }
 

@@ -11,7 +11,7 @@ use wharf_api_types::query::{ContainerList, ContainerStop, Logs, WaitCondition};
 use wharf_api_types::{
     ContainerConfig, ContainerCreateRequest, ExecCreateRequest, ExecStartRequest, HostConfig, RestartPolicy,
 };
-use wharf_engine::config::{EngineConfig, SeccompDefault};
+use wharf_engine::config::{EngineConfig, Live, Reloadable, SeccompDefault};
 use wharf_engine::execs::Started;
 use wharf_engine::lifecycle::RemoveOptions;
 use wharf_engine::streams::Wanted;
@@ -78,11 +78,8 @@ impl Place {
             dns_options: Vec::new(),
             dns_search: Vec::new(),
             host_gateway: Vec::new(),
-            shutdown_timeout: 1,
-            live_restore: false,
-            labels: Vec::new(),
+            live: Reloadable::new(Live { shutdown_timeout: 1, ..Live::default() }),
             seccomp: SeccompDefault::Builtin,
-            debug: false,
             experimental: false,
             insecure_registries: Vec::new(),
             bridge: String::new(),
@@ -93,8 +90,8 @@ impl Place {
             git_commit: String::new(),
             build_time: String::new(),
         };
-        let registries = Default::default();
-        Engine::open(Setup { config, network, shim: shim(), storage_driver: None, registries })
+        let (registries, plugins) = (Default::default(), Default::default());
+        Engine::open(Setup { config, network, shim: shim(), storage_driver: None, registries, plugins })
             .await
             .expect("the engine opens")
     }

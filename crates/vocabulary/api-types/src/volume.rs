@@ -15,6 +15,9 @@ bodies! {
         name: String,
         options: Option<StringMap>,
         scope: String,
+        /// Whatever the volume's plugin tells of it.
+        #[serde(skip_serializing_if = "empty")]
+        status: Option<serde_json::Value>,
         /// Only in `system df`.
         #[serde(skip_serializing_if = "empty")]
         usage_data: Option<VolumeUsage>,

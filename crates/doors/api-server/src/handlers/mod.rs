@@ -27,7 +27,9 @@ const SWARM: Root = Root { value: "swarm.InitRequest", prefix: "InitRequest" };
 pub async fn handle(call: Call) -> Handled {
     use Endpoint as E;
     match call.endpoint {
-        E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Events => system::handle(call).await,
+        E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Events | E::DebugVars | E::DebugProfile => {
+            system::handle(call).await
+        }
         E::Auth | E::ImagePush | E::ImageSearch | E::Distribution => registries::handle(call).await,
         E::ContainerAttach
         | E::ContainerAttachWebsocket
@@ -73,9 +75,16 @@ pub async fn handle(call: Call) -> Handled {
         | E::NetworkConnect
         | E::NetworkDisconnect
         | E::NetworkPrune => networks::handle(call).await,
-        E::VolumeList | E::VolumeInspect | E::VolumeCreate | E::VolumeRemove | E::VolumePrune | E::VolumeUpdate => {
-            volumes::handle(call).await
-        }
+        E::VolumeList
+        | E::VolumeInspect
+        | E::VolumeCreate
+        | E::VolumeRemove
+        | E::VolumePrune
+        | E::VolumeUpdate
+        | E::VolumeRename
+        | E::VolumeClone
+        | E::VolumeExport
+        | E::VolumeImport => volumes::handle(call).await,
         E::PluginList | E::PluginMissing | E::NoManager | E::NoSwarm | E::Session | E::BuildPrune | E::Later(_) => {
             absent(call).await
         }

@@ -13,6 +13,16 @@ use crate::routes::Endpoint;
 pub async fn handle(call: Call) -> Handled {
     match call.endpoint {
         Endpoint::Ping => Ok(ping(&call)),
+        Endpoint::DebugVars | Endpoint::DebugProfile => {
+            let absent = || ApiError::new(wharf_error::Kind::NotFound, "page not found");
+            let vars = call.backends.system.debug_vars().ok_or_else(absent)?;
+            match call.endpoint {
+                Endpoint::DebugVars => Ok(respond::json(StatusCode::OK, &vars)),
+                _ => Err(ApiError::not_implemented(
+                    "there are no Go profiles: this engine is no Go program; use perf(1) or /debug/vars",
+                )),
+            }
+        }
         Endpoint::Version => Ok(call.ok(&call.backends.system.version().await?)),
         Endpoint::Info => Ok(call.ok(&call.backends.system.info().await?)),
         Endpoint::DiskUsage => disk_usage(call).await,

@@ -31,6 +31,23 @@ pub async fn handle(mut call: Call) -> Handled {
             call.backends.volumes.remove(&call.name, call.query.flag("force")).await?;
             Ok(respond::empty(StatusCode::NO_CONTENT))
         }
+        Endpoint::VolumeRename => {
+            call.backends.volumes.rename(&call.name, call.query.text("name")).await?;
+            Ok(respond::empty(StatusCode::NO_CONTENT))
+        }
+        Endpoint::VolumeClone => {
+            let made = call.backends.volumes.clone_as(&call.name, call.query.text("name")).await?;
+            Ok(respond::json(StatusCode::CREATED, &made))
+        }
+        Endpoint::VolumeExport => {
+            let body = call.backends.volumes.export(&call.name).await?;
+            Ok(respond::stream("application/x-tar", respond::bytes(body, call.ends())))
+        }
+        Endpoint::VolumeImport => {
+            let (volumes, name) = (call.backends.volumes.clone(), call.name.clone());
+            volumes.import(&name, call.upload()).await?;
+            Ok(respond::empty(StatusCode::NO_CONTENT))
+        }
         Endpoint::VolumePrune => Ok(call.ok(&call.backends.volumes.prune(call.query.filters()?).await?)),
         _ => Err(ApiError::new(
             Kind::Unavailable,

@@ -43,6 +43,7 @@ impl Fake {
             volumes: self.clone(),
             registries: self.clone(),
             events: self.clone(),
+            authorizer: self.clone(),
         }
     }
 
@@ -335,6 +336,9 @@ impl ImageBackend for Fake {
 }
 
 impl SystemBackend for Fake {
+    fn debug_vars(&self) -> Option<serde_json::Value> {
+        None
+    }
     fn version(&self) -> Reply<'_, api::Version> {
         ok(api::Version {
             version: "28.5.2+wharf.test".to_owned(),
@@ -407,6 +411,34 @@ impl VolumeBackend for Fake {
     }
     fn prune(&self, _: api::Filters) -> Reply<'_, api::VolumePruneResponse> {
         refuse()
+    }
+    fn rename<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, ()> {
+        refuse()
+    }
+    fn clone_as<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, api::Volume> {
+        refuse()
+    }
+    fn export<'a>(&'a self, _: &'a str) -> Reply<'a, Outgoing<Bytes>> {
+        refuse()
+    }
+    fn import<'a>(&'a self, _: &'a str, _: Incoming) -> Reply<'a, ()> {
+        refuse()
+    }
+}
+
+impl wharf_api_server::authorize::Authorizer for Fake {
+    fn is_active(&self) -> bool {
+        false
+    }
+    fn request<'a>(&'a self, _: &'a wharf_api_server::authorize::Asked) -> Reply<'a, ()> {
+        ok(())
+    }
+    fn response<'a>(
+        &'a self,
+        _: &'a wharf_api_server::authorize::Asked,
+        _: &'a wharf_api_server::authorize::Given,
+    ) -> Reply<'a, ()> {
+        ok(())
     }
 }
 

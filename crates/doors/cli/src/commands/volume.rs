@@ -4,8 +4,8 @@ use wharf_api_client::{Query, Request};
 use wharf_api_types::{StringMap, Volume, VolumeCreateRequest, VolumeList};
 use wharf_template::Value;
 
-use super::path;
-use crate::exit::Exit;
+use super::{path, transfer};
+use crate::exit::{Exit, path_error};
 use crate::format::Listing;
 use crate::format::row::Row;
 use crate::format::size;
@@ -96,16 +96,62 @@ pub fn create(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
             .collect();
         if map.is_empty() { None } else { Some(map) }
     };
+    let mut options = map("opt");
+    for extra in ["uid", "gid", "size"] {
+        if m.changed(extra) {
+            options.get_or_insert_default().insert(extra.to_owned(), m.text(extra).to_owned());
+        }
+    }
     let name = if m.args.is_empty() { m.text("name") } else { m.first() };
     let request = VolumeCreateRequest {
         name: name.to_owned(),
         driver: m.text("driver").to_owned(),
-        driver_opts: map("opt"),
+        driver_opts: options,
         labels: map("label"),
     };
     let body = serde_json::to_vec(&request).map_err(|e| Exit::new(e.to_string()))?;
     let made: Volume = shell.client()?.call(Request::post("/volumes/create").json(body))?.parse()?;
     shell.line(&made.name)
+}
+
+/// `docker volume rename` (Wharf extra).
+pub fn rename(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
+    let query = Query::new().with("name", &m.args[1]);
+    shell.client()?.call(Request::post(path("volumes", m.first(), "/rename")).query(query))?;
+    Ok(())
+}
+
+/// `docker volume clone` (Wharf extra).
+pub fn clone(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
+    let query = Query::new().with("name", &m.args[1]);
+    let made: Volume =
+        shell.client()?.call(Request::post(path("volumes", m.first(), "/clone")).query(query))?.parse()?;
+    shell.line(&made.name)
+}
+
+/// `docker volume export` (Wharf extra).
+pub fn export(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
+    let output = m.text("output");
+    if output.is_empty() && crate::terminal::stdout_is() {
+        return Err(Exit::new("cowardly refusing to export to a terminal. Use the -o flag or redirect"));
+    }
+    transfer::check_output(output)?;
+    let mut answer = shell.client()?.open(Request::get(path("volumes", m.first(), "/export")))?;
+    transfer::write_output(&mut answer, output)
+}
+
+/// `docker volume import` (Wharf extra).
+pub fn import(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
+    let client = shell.client()?;
+    let send = |source: &mut dyn std::io::Read| {
+        let request = Request::new("PUT", path("volumes", m.first(), "/import")).stream("application/x-tar", source);
+        client.call(request)
+    };
+    match m.args.get(1).map_or("-", String::as_str) {
+        "-" => send(&mut std::io::stdin().lock())?,
+        file => send(&mut std::fs::File::open(file).map_err(|e| path_error("open", file, &e))?)?,
+    };
+    Ok(())
 }
 
 /// `docker volume rm`.

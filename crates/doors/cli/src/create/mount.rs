@@ -20,7 +20,7 @@ pub fn parse(text: &str) -> Result<Mount, String> {
             None => match key.as_str() {
                 "readonly" | "ro" => mount.read_only = true,
                 "volume-nocopy" => volume(&mut mount).no_copy = true,
-                "bind-nonrecursive" => return Err(NONRECURSIVE.into()),
+                "bind-nonrecursive" => nonrecursive(&mut mount, true),
                 _ => return Err(format!("invalid field '{field}' must be a key=value pair")),
             },
         }
@@ -28,7 +28,11 @@ pub fn parse(text: &str) -> Result<Mount, String> {
     finish(mount)
 }
 
-const NONRECURSIVE: &str = "bind-nonrecursive is deprecated, use bind-recursive=disabled instead";
+/// The old form, which Docker takes with a warning.
+fn nonrecursive(m: &mut Mount, on: bool) {
+    eprintln!("WARNING: bind-nonrecursive is deprecated, use bind-recursive=disabled instead");
+    bind(m).non_recursive = on;
+}
 
 fn volume(m: &mut Mount) -> &mut VolumeOptions {
     m.volume_options.get_or_insert_default()
@@ -58,7 +62,7 @@ fn keyed(m: &mut Mount, key: &str, val: &str, field: &str) -> Result<(), String>
         "readonly" | "ro" => m.read_only = value::parse_bool(val).map_err(|_| invalid())?,
         "consistency" => m.consistency = val.to_lowercase(),
         "bind-propagation" => bind(m).propagation = val.to_lowercase(),
-        "bind-nonrecursive" => return Err(NONRECURSIVE.into()),
+        "bind-nonrecursive" => nonrecursive(m, value::parse_bool(val).map_err(|_| invalid())?),
         "bind-recursive" => match val {
             "enabled" => {}
             "disabled" => bind(m).non_recursive = true,

@@ -269,6 +269,7 @@ pub(super) const VOLUME_CREATE: &[Flag] = &[
         "Availability of the cluster volume (\"active\", \"pause\", \"drain\")",
     ),
     flag("driver", 'd', Kind::Text, "local", "Driver to use"),
+    flag("gid", ' ', Kind::Text, "", "Group that owns the volume's root (Wharf extra)"),
     flag("group", ' ', Kind::Text, "", "Group of cluster volumes"),
     flag("label", ' ', Kind::List, "", "Set a label"),
     flag("limit-bytes", ' ', Kind::Bytes, "", "Largest size of the volume"),
@@ -278,10 +279,15 @@ pub(super) const VOLUME_CREATE: &[Flag] = &[
     flag("scope", ' ', Kind::Text, "single", "How many nodes may use the cluster volume (single, multi)"),
     flag("secret", ' ', Kind::Map, "map[]", "Secrets of the cluster volume"),
     flag("sharing", ' ', Kind::Text, "none", "Who may use the volume at once"),
+    flag("size", ' ', Kind::Text, "", "Bound on what the volume holds, e.g. 1g (Wharf extra)"),
     flag("topology-preferred", ' ', Kind::List, "", "Topology the volume would best be in"),
     flag("topology-required", ' ', Kind::List, "", "Topology the volume must be in"),
     flag("type", ' ', Kind::Text, "block", "Kind of access to the cluster volume (mount, block)"),
+    flag("uid", ' ', Kind::Text, "", "User that owns the volume's root (Wharf extra)"),
 ];
+
+pub(super) const VOLUME_EXPORT: &[Flag] =
+    &[flag("output", 'o', Kind::Text, "", "Write to a file instead of standard output")];
 
 pub(super) const VOLUME_INSPECT: &[Flag] = &[flag(
     "format",

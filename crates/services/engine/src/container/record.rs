@@ -127,6 +127,15 @@ impl ContainerRecord {
         self.points.iter().filter_map(own).collect()
     }
 
+    /// Images that it mounts, besides its own.
+    pub fn mounted_images(&self) -> impl Iterator<Item = &str> {
+        use crate::create::mounts::Source;
+        self.points.iter().filter_map(|point| match &point.source {
+            Source::Image { id, .. } => Some(id.as_str()),
+            _ => None,
+        })
+    }
+
     /// All volumes it mounts.
     pub fn volumes(&self) -> impl Iterator<Item = &str> {
         use crate::create::mounts::Source;

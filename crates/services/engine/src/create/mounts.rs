@@ -84,6 +84,23 @@ pub enum Source {
         subpath: String,
         /// Whether nobody named it; such a volume goes with `rm -v` and `--rm`.
         anonymous: bool,
+        /// Driver of a volume that is made for this point; empty is `local`.
+        #[serde(default)]
+        driver: String,
+        /// Its options.
+        #[serde(default)]
+        options: BTreeMap<String, String>,
+    },
+    /// An image's file system, read-only.
+    Image {
+        /// The name by which it was asked for.
+        name: String,
+        /// The image's id.
+        id: String,
+        /// Its topmost layer; none for an image without layers.
+        snapshot: Option<wharf_snapshot::Snapshot>,
+        /// Path inside the image.
+        subpath: String,
     },
     /// Memory.
     Tmpfs {
@@ -107,10 +124,56 @@ pub struct Point {
     pub propagation: String,
     /// Whether submounts stay outside.
     pub non_recursive: bool,
+    /// How far read-only reaches.
+    #[serde(default)]
+    pub read_only_depth: Depth,
     /// Labels of a volume that is made for this point.
     pub labels: BTreeMap<String, String>,
     /// Whether `Mounts` asked for it: such points are not shown in lists as `Binds` are.
     pub explicit: bool,
+}
+
+/// How far read-only reaches into the mounts below a bind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Depth {
+    /// As far as the kernel can.
+    #[default]
+    Possible,
+    /// The topmost mount only.
+    Topmost,
+    /// All of them, or not at all.
+    Whole,
+}
+
+impl Source {
+    /// A volume of the local driver.
+    fn volume(name: &str, copy: bool) -> Source {
+        Source::Volume {
+            name: name.to_owned(),
+            copy,
+            subpath: String::new(),
+            anonymous: name.is_empty(),
+            driver: String::new(),
+            options: BTreeMap::new(),
+        }
+    }
+}
+
+/// Whether a path inside a volume or image stays inside, as far as its words tell (Go's `filepath.IsLocal`).
+fn is_local(path: &str) -> bool {
+    let mut depth = 0_i64;
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => depth -= 1,
+            _ => depth += 1,
+        }
+        if depth < 0 {
+            return false;
+        }
+    }
+    !path.starts_with('/')
 }
 
 const PROPAGATIONS: &[&str] = &["private", "rprivate", "shared", "rshared", "slave", "rslave"];
@@ -159,7 +222,7 @@ pub fn check(mount: &Mount) -> Result<(), MountError> {
     if mount.target.is_empty() {
         return config("field Target must not be empty".to_owned());
     }
-    if kind == "bind" && mount.source.is_empty() {
+    if matches!(kind.as_str(), "bind" | "image") && mount.source.is_empty() {
         return config("field Source must not be empty".to_owned());
     }
     if !mount.target.starts_with('/') {
@@ -171,6 +234,12 @@ pub fn check(mount: &Mount) -> Result<(), MountError> {
     match kind.as_str() {
         "bind" => {
             let bind = mount.bind_options.clone().unwrap_or_default();
+            if bind.read_only_force_recursive && !mount.read_only {
+                return config("mount must be read-only to force recursive read-only".to_owned());
+            }
+            if bind.read_only_force_recursive && !matches!(bind.propagation.as_str(), "" | "rprivate") {
+                return config("mount must have rprivate propagation to force recursive read-only".to_owned());
+            }
             if !bind.propagation.is_empty() && !PROPAGATIONS.contains(&bind.propagation.as_str()) {
                 return config(format!("invalid propagation mode: {}", bind.propagation));
             }
@@ -182,7 +251,18 @@ pub fn check(mount: &Mount) -> Result<(), MountError> {
             }
         }
         "tmpfs" if !mount.source.is_empty() => return config("field Source must not be specified".to_owned()),
-        "image" => return config("image mounts come with a later release of Wharf".to_owned()),
+        "image" if mount.image_options.as_ref().is_some_and(|o| !is_local(&o.subpath)) => {
+            return config("subpath must be a relative path within the image".to_owned());
+        }
+        "volume" => {
+            let subpath = mount.volume_options.as_ref().map_or("", |o| o.subpath.as_str());
+            if !subpath.is_empty() && mount.source.is_empty() {
+                return config("must not set Subpath when using anonymous volumes".to_owned());
+            }
+            if !is_local(subpath) {
+                return config("subpath must be a relative path within the volume".to_owned());
+            }
+        }
         _ => {}
     }
     Ok(())
@@ -206,6 +286,7 @@ pub fn parse_bind(spec: &str) -> Result<Point, MountError> {
         mode: mode.to_owned(),
         propagation: String::new(),
         non_recursive: false,
+        read_only_depth: Depth::Possible,
         labels: BTreeMap::new(),
         explicit: false,
     };
@@ -230,7 +311,7 @@ pub fn parse_bind(spec: &str) -> Result<Point, MountError> {
         }
     } else {
         let anonymous = source.is_empty();
-        point.source = Source::Volume { name: source.to_owned(), copy, subpath: String::new(), anonymous };
+        point.source = Source::volume(source, copy);
         if mode.is_empty() && !anonymous {
             // Docker's default mode of named volumes, shown by inspect.
             point.mode = "z".to_owned();
@@ -283,25 +364,39 @@ pub fn of_mount(mount: &Mount) -> Point {
             options.extend(tmpfs.options.unwrap_or_default().iter().map(|words| words.join("=")));
             Source::Tmpfs { options }
         }
+        "image" => Source::Image {
+            name: mount.source.clone(),
+            id: String::new(),
+            snapshot: None,
+            subpath: mount.image_options.clone().unwrap_or_default().subpath,
+        },
         _ => Source::Volume {
             name: mount.source.clone(),
             copy: !volume.no_copy,
             subpath: volume.subpath,
             anonymous: mount.source.is_empty(),
+            driver: volume.driver_config.as_ref().map(|d| d.name.clone()).unwrap_or_default(),
+            options: volume.driver_config.and_then(|d| d.options).unwrap_or_default(),
         },
+    };
+    let depth = match (bind.read_only_non_recursive, bind.read_only_force_recursive) {
+        (true, _) => Depth::Topmost,
+        (_, true) => Depth::Whole,
+        _ => Depth::Possible,
     };
     let mode = if matches!(source, Source::Volume { .. }) { "z" } else { "" };
     let propagation = match mount.r#type.as_str() {
-        "bind" if bind.propagation.is_empty() => "rprivate".to_owned(),
+        "bind" | "image" if bind.propagation.is_empty() => "rprivate".to_owned(),
         _ => bind.propagation,
     };
     Point {
         target: clean(&mount.target),
         source,
-        read_only: mount.read_only,
+        read_only: mount.read_only || mount.r#type == "image",
         mode: mode.to_owned(),
         propagation,
         non_recursive: bind.non_recursive,
+        read_only_depth: depth,
         labels: volume.labels.unwrap_or_default(),
         explicit: true,
     }
@@ -311,11 +406,12 @@ pub fn of_mount(mount: &Mount) -> Point {
 pub fn anonymous(target: &str) -> Point {
     Point {
         target: clean(target),
-        source: Source::Volume { name: String::new(), copy: true, subpath: String::new(), anonymous: true },
+        source: Source::volume("", true),
         read_only: false,
         mode: String::new(),
         propagation: String::new(),
         non_recursive: false,
+        read_only_depth: Depth::Possible,
         labels: BTreeMap::new(),
         explicit: false,
     }

@@ -127,8 +127,8 @@ pub fn defaults(host: &mut HostConfig, engine: &EngineConfig) {
     let config = host.log_config.config.get_or_insert_default();
     if host.log_config.r#type.is_empty() {
         host.log_config.r#type.clone_from(&engine.log_driver);
-        *config = engine.log_options.clone();
-    } else if host.log_config.r#type == engine.log_driver {
+    }
+    if host.log_config.r#type == engine.log_driver {
         for (key, value) in &engine.log_options {
             config.entry(key.clone()).or_insert_with(|| value.clone());
         }
@@ -152,6 +152,8 @@ pub fn points(
         for point in points {
             let mut point = point.clone();
             point.read_only |= *read_only == Some(true);
+            // Docker takes over the place and not the words of the other container's mode.
+            point.mode.clear();
             if let Source::Volume { anonymous, .. } = &mut point.source {
                 // It belongs to the container it comes from.
                 *anonymous = false;
@@ -169,12 +171,11 @@ pub fn points(
         if !own.insert(point.target.clone()) {
             return Err(MountError::Duplicate(point.target));
         }
-        if let Source::Volume { name, .. } = &mut point.source {
-            if !matches!(host.volume_driver.as_str(), "" | "local") {
-                let driver = host.volume_driver.clone();
-                return Err(MountError::Driver { name: name.clone(), driver });
+        if let Source::Volume { name, driver, .. } = &mut point.source {
+            if driver.is_empty() && !point.explicit {
+                driver.clone_from(&host.volume_driver);
             }
-            if !name.is_empty() {
+            if !name.is_empty() && matches!(driver.as_str(), "" | "local") {
                 mounts::check_volume_name(name)?;
             }
         }
@@ -185,14 +186,13 @@ pub fn points(
         add(mounts::parse_bind(bind)?)?;
     }
     for mount in host.mounts.iter().flatten() {
-        let driver = mount.volume_options.as_ref().and_then(|v| v.driver_config.as_ref());
-        if let Some(driver) = driver.filter(|d| !matches!(d.name.as_str(), "" | "local")) {
-            return Err(MountError::Driver { name: mount.source.clone(), driver: driver.name.clone() });
-        }
         add(mounts::of_mount(mount))?;
     }
     for target in config.volumes.iter().flat_map(BTreeMap::keys) {
-        let point = mounts::anonymous(target);
+        let mut point = mounts::anonymous(target);
+        if let Source::Volume { driver, .. } = &mut point.source {
+            driver.clone_from(&host.volume_driver);
+        }
         if point.target == "/" {
             let reason = "invalid specification: destination can't be '/'".to_owned();
             return Err(MountError::Config { kind: "volume".to_owned(), reason });

@@ -113,8 +113,8 @@ pub enum CreateError {
     LogDriver(String),
     #[error("unknown log opt '{option}' for {driver}")]
     LogOption { option: String, driver: String },
-    #[error("logger: logging mode not supported: {0}")]
-    LogMode(String),
+    #[error("{0}")]
+    LogConfig(String),
     #[error("invalid config for network bridge: invalid MAC address {0}")]
     MacAddress(String),
     #[error("invalid config for network {network}: invalid endpoint settings:\n{problems}")]
@@ -169,7 +169,7 @@ impl HasKind for CreateError {
             | CreateError::Runtime(_)
             | CreateError::LogDriver(_)
             | CreateError::LogOption { .. }
-            | CreateError::LogMode(_)
+            | CreateError::LogConfig(_)
             | CreateError::Endpoint { .. }
             | CreateError::MacAddress(_) => Kind::Invalid,
         }
@@ -571,15 +571,22 @@ fn logging(host: &HostConfig) -> Result<(), CreateError> {
             "tag",
             "mode",
             "max-buffer-size",
+            "cache-disabled",
+            "cache-max-size",
+            "cache-max-file",
+            "cache-compress",
         ],
         "local" => &["max-size", "max-file", "compress", "mode", "max-buffer-size"],
         "none" => return Ok(()),
+        // Of these Docker checks the values here, too.
+        other if wharf_logs::RemoteKind::of(other).is_some() || matches!(other, "awslogs" | "gcplogs") => {
+            let options = options.map(|(k, v)| (k.as_str(), v.as_str()));
+            let checked = wharf_logs::Config::parse(other, options).map(drop);
+            return checked.map_err(|e| CreateError::LogConfig(crate::error::log_text(&e)));
+        }
         other => return Err(CreateError::LogDriver(other.to_owned())),
     };
-    for (option, value) in options {
-        if option == "mode" && !matches!(value.as_str(), "" | "blocking" | "non-blocking") {
-            return Err(CreateError::LogMode(value.clone()));
-        }
+    for (option, _) in options {
         if !known.contains(&option.as_str()) {
             let driver = match host.log_config.r#type.as_str() {
                 "local" => "log driver local".to_owned(),
@@ -588,5 +595,8 @@ fn logging(host: &HostConfig) -> Result<(), CreateError> {
             return Err(CreateError::LogOption { option: option.clone(), driver });
         }
     }
-    Ok(())
+    let size =
+        host.log_config.config.iter().flatten().filter(|(k, _)| matches!(k.as_str(), "mode" | "max-buffer-size"));
+    let checked = wharf_logs::Config::parse("", size.map(|(k, v)| (k.as_str(), v.as_str())));
+    checked.map(drop).map_err(|e| CreateError::LogConfig(crate::error::log_text(&e)))
 }

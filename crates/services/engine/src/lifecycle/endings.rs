@@ -79,6 +79,8 @@ impl Lifecycle {
         }
         point("exit.after-release");
         self.tell_networks("disconnect", &view);
+        self.forwarders.finish(container.id.as_str());
+        in_place(|| self.release_sources(&view.record));
         self.tell_unmounts(&view);
         let pause = if remove { None } else { self.restart_pause(&view, &exit) };
         let view = container.publish(|v| {

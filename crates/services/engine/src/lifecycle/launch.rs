@@ -1,6 +1,5 @@
 //! The blocking half of a start: everything up to a running shim, with its undoing.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -17,6 +16,7 @@ use super::{Lifecycle, files};
 use crate::container::{Container, ContainerRecord, Sandbox, View};
 use crate::create::mounts::Source;
 use crate::creator::node_name;
+use crate::logging::log_config;
 use crate::rootfs::Root;
 use crate::spec::{self, Identity, Input, Net};
 use crate::{EngineError, StartError, identity};
@@ -41,29 +41,6 @@ pub(super) enum NetPlan {
     Host,
     None,
     Container(Arc<Container>, u32),
-}
-
-/// The checked log configuration of a container.
-pub(crate) fn log_config(record: &ContainerRecord) -> Result<wharf_logs::Config, wharf_logs::LogError> {
-    let log = &record.host.log_config;
-    let options = log.config.iter().flatten().map(|(k, v)| (k.as_str(), v.as_str()));
-    // How a slow reader of the container's output is treated is fixed here: the spool never blocks the container.
-    let mut config =
-        wharf_logs::Config::parse(&log.r#type, options.filter(|(k, _)| !matches!(*k, "mode" | "max-buffer-size")))?;
-    let option = |key: &str| log.config.iter().flatten().find(|(k, _)| *k == key).map_or("", |(_, v)| v.as_str());
-    let labels = record.config.labels.iter().flatten();
-    let wanted = |list: &str, name: &str| list.split(',').any(|w| w == name);
-    let mut attrs: BTreeMap<String, String> =
-        labels.filter(|(k, _)| wanted(option("labels"), k)).map(|(k, v)| (k.clone(), v.clone())).collect();
-    for entry in record.config.env.iter().flatten() {
-        if let Some((name, value)) = entry.split_once('=')
-            && wanted(option("env"), name)
-        {
-            attrs.insert(name.to_owned(), value.to_owned());
-        }
-    }
-    config.attrs = attrs;
-    Ok(config)
 }
 
 impl Lifecycle {
@@ -108,11 +85,31 @@ impl Lifecycle {
     /// Does everything up to a running shim. On error nothing stays.
     pub(super) fn launch(&self, view: &View, plan: &NetPlan) -> Result<Launched, StartError> {
         let record = &view.record;
-        let log = log_config(record).map_err(StartError::Log)?;
+        let log = log_config(record)?;
         let joined = self.joined(record)?;
         let rootfs = self.snapshots.mounts(&record.snapshot, record.host.auto_remove)?;
         let identity = self.identity(view, &rootfs)?;
         self.bind_sources(record)?;
+        let sources = self.acquire_sources(record)?;
+        self.launch_with(view, plan, &log, &joined, &identity, rootfs, &sources).inspect_err(|_| {
+            self.release_sources(record);
+            self.forwarders.abandon(record.id.as_str());
+        })
+    }
+
+    #[allow(clippy::too_many_arguments)] // What was worked out before the first effect.
+    fn launch_with(
+        &self,
+        view: &View,
+        plan: &NetPlan,
+        log: &wharf_logs::Config,
+        joined: &[(NamespaceType, PathBuf)],
+        identity: &Identity,
+        rootfs: Vec<Mount>,
+        sources: &[PathBuf],
+    ) -> Result<Launched, StartError> {
+        let record = &view.record;
+        self.forwarders.start(&self.config, record, log)?;
         // What an earlier run left that is not committed yet; its facts are in the view.
         self.shims.remove(&record.id).map_err(StartError::Task)?;
         let attached = match plan {
@@ -122,7 +119,7 @@ impl Lifecycle {
         };
         point("start.after-attach");
         let sandbox = attached.sandbox.clone().map(Arc::new);
-        let spawned = self.spawn(record, plan, attached, &log, &joined, &identity);
+        let spawned = self.spawn(record, plan, attached, log, joined, identity, sources);
         match spawned {
             Ok((shim, process)) => Ok(Launched { shim, rootfs, sandbox, process: Arc::new(process) }),
             Err(e) => {
@@ -143,6 +140,7 @@ impl Lifecycle {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // What was worked out before the first effect.
     fn spawn(
         &self,
         record: &ContainerRecord,
@@ -151,6 +149,7 @@ impl Lifecycle {
         log: &wharf_logs::Config,
         joined: &[(NamespaceType, PathBuf)],
         identity: &Identity,
+        sources: &[PathBuf],
     ) -> Result<(Shim, Process), StartError> {
         let sandbox = attached.sandbox.as_ref();
         let links = self.linked(record)?;
@@ -176,7 +175,6 @@ impl Lifecycle {
             let all = links.iter().flat_map(|l| l.environment(&record.name)).chain(own).collect();
             config.to_mut().env = Some(all);
         }
-        let volumes = record.volumes().map(|name| (name.to_owned(), self.volumes.data(name))).collect();
         let built = spec::build(&Input {
             engine: &self.config,
             id: record.id.as_str(),
@@ -185,7 +183,8 @@ impl Lifecycle {
             args: record.command(),
             identity,
             points: &record.points,
-            volumes: &volumes,
+            sources,
+            recursive_read_only: self.recursive_read_only,
             net,
             joined,
             host_name: &node_name(),

@@ -10,6 +10,7 @@ mod names;
 mod ports;
 mod remove;
 mod saver;
+mod sources;
 mod start;
 mod stop;
 
@@ -26,12 +27,12 @@ use wharf_types::ContainerId;
 use crate::config::EngineConfig;
 use crate::container::{Records, Registry};
 use crate::events::Events;
+use crate::logging::Forwarders;
 use crate::networks::Catalog;
 use crate::spec::Identity;
 use crate::volumes::Volumes;
 
 pub(crate) use attach::SANDBOX_FILE;
-pub(crate) use launch::log_config;
 pub(crate) use links::split as split_link;
 pub use remove::RemoveOptions;
 pub use saver::Saver;
@@ -42,6 +43,8 @@ pub(crate) use stop::GRACE;
 pub struct Lifecycle {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) cgroup_v2: bool,
+    /// Whether the kernel can make a tree of mounts read-only.
+    pub(crate) recursive_read_only: bool,
     pub(crate) registry: Arc<Registry>,
     pub(crate) records: Arc<Records>,
     pub(crate) snapshots: Arc<dyn Snapshotter>,
@@ -56,6 +59,7 @@ pub struct Lifecycle {
     pub(crate) saver: Arc<Saver>,
     pub(crate) identities: Mutex<HashMap<String, Identity>>,
     pub(crate) runs: AtomicU64,
+    pub(crate) forwarders: Arc<Forwarders>,
     /// Set when the engine shuts down: policies start nothing any more.
     pub(crate) ending: AtomicBool,
 }

@@ -151,7 +151,7 @@ impl Lifecycle {
         }
         point("remove.after-task");
         let folder = self.config.container_folder(&record.id);
-        if let Err(e) = std::fs::remove_dir_all(&folder) {
+        if let Err(e) = self.forwarders.remove_folder(record.id.as_str(), &folder) {
             warn("the container's folder", &e);
         }
         point("remove.after-folder");

@@ -148,7 +148,12 @@ impl Lifecycle {
         if launched.shim.shutdown().await.is_ok() {
             launched.shim.gone().await;
         }
-        in_place(|| self.undo_launch(&container.view().record, launched.sandbox.as_deref()));
+        in_place(|| {
+            let record = &container.view().record;
+            self.undo_launch(record, launched.sandbox.as_deref());
+            self.release_sources(record);
+            self.forwarders.finish(record.id.as_str());
+        });
         self.tell_networks("disconnect", &container.view());
         self.tell_unmounts(&container.view());
     }

@@ -46,7 +46,10 @@ impl Lists {
         };
         let mut command = record.command().into_iter();
         let path = command.next().unwrap_or_default();
-        let log = crate::lifecycle::log_config(record).ok().and_then(|c| c.file(record.id.as_str()));
+        let log = crate::logging::log_config(record)
+            .ok()
+            .filter(|c| c.remote.is_none())
+            .and_then(|c| c.file(record.id.as_str()));
         let execs: Vec<String> = view.execs.iter().map(ToString::to_string).collect();
         ContainerInspect {
             id: record.id.to_string(),

@@ -204,11 +204,19 @@ impl Lists {
                     "bind".clone_into(&mut shown.r#type);
                     shown.source.clone_from(path);
                 }
+                Source::Image { name, .. } => {
+                    "image".clone_into(&mut shown.r#type);
+                    shown.name.clone_from(name);
+                    let number = view.record.points.iter().position(|p| p == point).unwrap_or_default();
+                    let place = self.volumes.staging.place(view.record.id.as_str(), number);
+                    shown.source = place.display().to_string();
+                }
                 Source::Volume { name, .. } => {
                     "volume".clone_into(&mut shown.r#type);
                     shown.name.clone_from(name);
                     shown.source = self.volumes.data(name).display().to_string();
-                    "local".clone_into(&mut shown.driver);
+                    let record = self.volumes.get(name);
+                    record.as_ref().map_or("local", |r| r.driver()).clone_into(&mut shown.driver);
                 }
                 Source::Tmpfs { .. } => "tmpfs".clone_into(&mut shown.r#type),
             }

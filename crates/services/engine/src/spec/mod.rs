@@ -112,8 +112,10 @@ pub struct Input<'a> {
     pub identity: &'a Identity,
     /// Mount points.
     pub points: &'a [Point],
-    /// Where each volume's content is, by volume name.
-    pub volumes: &'a BTreeMap<String, PathBuf>,
+    /// What is mounted at each point: a path of the host, empty for memory.
+    pub sources: &'a [PathBuf],
+    /// Whether the kernel can make a tree of mounts read-only.
+    pub recursive_read_only: bool,
     /// The network namespace.
     pub net: Net,
     /// Namespaces of other containers that are joined: ipc, pid.

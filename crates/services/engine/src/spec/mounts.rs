@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use wharf_oci::runtime::Mount;
 
 use super::{Input, SpecError, process};
-use crate::create::mounts::{Point, Source, tmpfs_options};
+use crate::create::mounts::{Depth, Point, Source, tmpfs_options};
 
 fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
     Mount {
@@ -70,8 +70,8 @@ pub(super) fn all(input: &Input<'_>) -> Result<Vec<Mount>, SpecError> {
         options.insert(3.min(options.len()), "rprivate".to_owned());
         own.push(Mount { options, ..mount(&crate::create::mounts::clean(target), "tmpfs", "tmpfs", &[]) });
     }
-    for point in input.points {
-        own.push(of_point(point, input)?);
+    for (point, source) in input.points.iter().zip(input.sources) {
+        own.push(of_point(point, source, input)?);
     }
     // A parent before what is mounted below it.
     own.sort_by_key(|m| m.destination.components().count());
@@ -96,24 +96,22 @@ pub(super) fn all(input: &Input<'_>) -> Result<Vec<Mount>, SpecError> {
     Ok(list)
 }
 
-fn of_point(point: &Point, input: &Input<'_>) -> Result<Mount, SpecError> {
+fn of_point(point: &Point, source: &Path, input: &Input<'_>) -> Result<Mount, SpecError> {
     let mut made = match &point.source {
         Source::Tmpfs { options } => {
             let text = options.join(",");
             return Ok(Mount { options: tmpfs_options(&text)?, ..mount(&point.target, "tmpfs", "tmpfs", &[]) });
         }
-        Source::Bind { path, .. } => {
+        Source::Bind { .. } => {
             let how = if point.non_recursive { "bind" } else { "rbind" };
-            bind(&point.target, Path::new(path), &[how])
+            bind(&point.target, source, &[how])
         }
-        Source::Volume { name, subpath, .. } => {
-            let folder = input.volumes.get(name).cloned().unwrap_or_default();
-            let folder = if subpath.is_empty() { folder } else { folder.join(subpath) };
-            bind(&point.target, &folder, &["rbind"])
-        }
+        Source::Volume { .. } | Source::Image { .. } => bind(&point.target, source, &["rbind"]),
     };
     if point.read_only {
-        made.options.push("ro".to_owned());
+        // Docker 25 and later: what is mounted below is read-only, too (moby `daemon/oci_linux.go`).
+        let whole = point.read_only_depth != Depth::Topmost && !point.non_recursive && input.recursive_read_only;
+        made.options.push(if whole { "rro" } else { "ro" }.to_owned());
     }
     if !point.propagation.is_empty() {
         made.options.push(point.propagation.clone());

@@ -29,11 +29,8 @@ fn engine() -> EngineConfig {
         dns_options: Vec::new(),
         dns_search: Vec::new(),
         host_gateway: Vec::new(),
-        shutdown_timeout: 10,
-        live_restore: false,
-        labels: Vec::new(),
+        live: Default::default(),
         seccomp: SeccompDefault::Builtin,
-        debug: false,
         experimental: false,
         insecure_registries: Vec::new(),
         bridge: String::new(),
@@ -46,6 +43,16 @@ fn engine() -> EngineConfig {
     }
 }
 
+/// Where a launch would find what is behind the points.
+fn sources(points: &[Point]) -> Vec<PathBuf> {
+    let of = |point: &Point| match &point.source {
+        crate::create::mounts::Source::Bind { path, .. } => PathBuf::from(path),
+        crate::create::mounts::Source::Volume { name, .. } => PathBuf::from(format!("/d/volumes/{name}/_data")),
+        _ => PathBuf::new(),
+    };
+    points.iter().map(of).collect()
+}
+
 fn spec_of(config: &ContainerConfig, host: &HostConfig, points: &[Point]) -> Result<Spec, SpecError> {
     build(&Input {
         engine: &engine(),
@@ -55,7 +62,8 @@ fn spec_of(config: &ContainerConfig, host: &HostConfig, points: &[Point]) -> Res
         args: vec!["sleep".to_owned(), "1".to_owned()],
         identity: &Identity { home: Some("/root".to_owned()), ..Identity::default() },
         points,
-        volumes: &BTreeMap::from([("v".to_owned(), PathBuf::from("/d/volumes/v/_data"))]),
+        sources: &sources(points),
+        recursive_read_only: true,
         net: Net::Join("/proc/self/fd/5".into()),
         joined: &[],
         host_name: "box",
