@@ -88,11 +88,6 @@ pub trait Snapshotter: Send + Sync {
     /// for content that dies with its container; the mark of an earlier volatile mount is taken away.
     fn mounts(&self, snapshot: &Snapshot, volatile: bool) -> Result<Vec<Mount>, SnapshotError>;
 
-    /// The mounts of a committed snapshot, for reading only: whoever performs them must not make anything writable.
-    fn view(&self, snapshot: &Snapshot) -> Result<Vec<Mount>, SnapshotError> {
-        self.mounts(&Snapshot { writable: true, ..snapshot.clone() }, false)
-    }
-
     /// Opens a prepared snapshot for extraction.
     fn target(&self, snapshot: &Snapshot) -> Result<Target, SnapshotError>;
 

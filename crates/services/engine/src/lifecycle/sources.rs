@@ -10,7 +10,6 @@ use super::Lifecycle;
 use crate::StartError;
 use crate::container::ContainerRecord;
 use crate::create::mounts::{Depth, Point, Source};
-use crate::rootfs::Root;
 
 impl Lifecycle {
     /// Takes hold of everything that the container mounts, in the order of its points. On error nothing is held.
@@ -44,16 +43,13 @@ impl Lifecycle {
                 Ok(staging.hold(holder, number, inner.as_fd(), false)?)
             }
             Source::Image { snapshot, subpath, .. } => {
-                let mounts = match snapshot {
-                    Some(snapshot) => self.snapshots.view(snapshot)?,
-                    None => return Err(StartError::Root(rustix::io::Errno::NOENT)),
-                };
-                let root = Root::of_mounts(&mounts).map_err(StartError::Root)?;
-                // A stack of layers is a mount already; a single layer is a folder.
+                let Some(snapshot) = snapshot else { return Err(StartError::Root(rustix::io::Errno::NOENT)) };
+                let tree = self.snapshots.view(snapshot)?;
                 let whole = if subpath.is_empty() { number } else { number + record.points.len() };
+                // A stack of layers is a mount already; a single layer is a folder.
                 let base = staging
-                    .attach(holder, whole, root.tree())
-                    .or_else(|_| staging.hold(holder, whole, root.tree(), true))?;
+                    .attach(holder, whole, tree.as_fd())
+                    .or_else(|_| staging.hold(holder, whole, tree.as_fd(), true))?;
                 if subpath.is_empty() {
                     return Ok(base);
                 }
