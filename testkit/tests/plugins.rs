@@ -153,7 +153,7 @@ fn unpack(text: &str) -> String {
 }
 
 /// Refuses privileged containers by what it sees of the body, and everything under `/volumes` in the answer.
-fn guard(seen: Arc<Mutex<Vec<(String, String)>>>) -> Arc<Answer> {
+fn guard(seen: Seen) -> Arc<Answer> {
     Arc::new(move |method, body| match method {
         "Plugin.Activate" => json!({"Implements": ["authz"]}),
         "AuthZPlugin.AuthZReq" => {
@@ -174,7 +174,10 @@ fn guard(seen: Arc<Mutex<Vec<(String, String)>>>) -> Arc<Answer> {
     })
 }
 
-fn guarded() -> (tempfile::TempDir, Daemon, Arc<Mutex<Vec<(String, String)>>>) {
+/// What a guard was asked: URI and body.
+type Seen = Arc<Mutex<Vec<(String, String)>>>;
+
+fn guarded() -> (tempfile::TempDir, Daemon, Seen) {
     let folder = tempfile::tempdir().expect("folder");
     let seen = Arc::new(Mutex::new(Vec::new()));
     serve(folder.path(), "guard", guard(seen.clone()));

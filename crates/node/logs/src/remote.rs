@@ -283,8 +283,9 @@ mod tests {
     #[test]
     fn wrong_options_give_dockers_texts() {
         use RemoteKind::{Fluentd, Gelf, Journald, Syslog};
-        let udp = ("gelf-address", "udp://localhost:1");
-        let cases: &[(RemoteKind, &[(&str, &str)], &str)] = &[
+        type Case = (RemoteKind, &'static [(&'static str, &'static str)], &'static str);
+        const UDP: (&str, &str) = ("gelf-address", "udp://localhost:1");
+        let cases: &[Case] = &[
             (Journald, &[("foo", "1")], "unknown log opt 'foo' for journald log driver"),
             (Syslog, &[("syslog-address", "foo")], "unsupported scheme: ''"),
             (Syslog, &[("syslog-address", "foo://x")], "unsupported scheme: 'foo'"),
@@ -295,7 +296,7 @@ mod tests {
             (Gelf, &[("gelf-address", "foo")], "gelf: endpoint needs to be TCP or UDP"),
             (
                 Gelf,
-                &[udp, ("gelf-compression-type", "x")],
+                &[UDP, ("gelf-compression-type", "x")],
                 "unknown value \"x\" for log opt \"gelf-compression-type\" for gelf log driver",
             ),
             (
@@ -303,7 +304,7 @@ mod tests {
                 &[("gelf-address", "tcp://h:1"), ("gelf-compression-level", "7")],
                 "compression is only supported on UDP",
             ),
-            (Gelf, &[udp, ("gelf-tcp-max-reconnect", "7")], "\"gelf-tcp-max-reconnect\" is only valid for TCP"),
+            (Gelf, &[UDP, ("gelf-tcp-max-reconnect", "7")], "\"gelf-tcp-max-reconnect\" is only valid for TCP"),
             (
                 Fluentd,
                 &[("fluentd-address", "foo://x")],
@@ -319,7 +320,7 @@ mod tests {
         }
         for (kind, options) in [
             (Syslog, &[("syslog-address", "udp://h:514"), ("syslog-format", "rfc5424micro")][..]),
-            (Gelf, &[udp, ("tag", "{{.Name}}")][..]),
+            (Gelf, &[UDP, ("tag", "{{.Name}}")][..]),
             (Fluentd, &[("fluentd-address", "h:24224"), ("fluentd-retry-wait", "1m30s")][..]),
         ] {
             assert_eq!(text(kind, options), None);
