@@ -107,7 +107,6 @@ pub(super) fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
         shared_size: row.shared.map_or(-1, |shared| shared as i64),
         size: row.total as i64,
         manifests: (!row.manifests.is_empty()).then(|| row.manifests.iter().map(manifest).collect()),
-        ..api::ImageSummary::default()
     }
 }
 
