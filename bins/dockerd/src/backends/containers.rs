@@ -7,18 +7,14 @@ use wharf_api_server::backend::{
 };
 use wharf_api_types as api;
 use wharf_api_types::query;
+use wharf_engine::EngineError;
+use wharf_engine::files::CopyOptions;
 use wharf_engine::lifecycle::RemoveOptions;
 use wharf_engine::metrics::Action;
 use wharf_engine::streams::Wanted;
 
-use super::bodies::send;
-use super::{Joined, blocking, forward, later, ready};
-
-/// What comes with a later issue is refused with this.
-fn later_feature<'a, T: Send + 'a>(what: &str) -> Reply<'a, T> {
-    let error = ApiError::not_implemented(format!("{what} is not supported by this version of Wharf yet"));
-    Box::pin(std::future::ready(Err(error)))
-}
+use super::bodies::{BodyReader, BodyWriter, send};
+use super::{Joined, blocking, forward, later, later_feature, ready};
 
 impl ContainerBackend for Joined {
     fn create<'a>(
@@ -98,8 +94,8 @@ impl ContainerBackend for Joined {
         later(self.0.processes.top(name, ps_args))
     }
 
-    fn changes<'a>(&'a self, _: &'a str) -> Reply<'a, Option<Vec<api::FilesystemChange>>> {
-        later_feature("diff")
+    fn changes<'a>(&'a self, name: &'a str) -> Reply<'a, Option<Vec<api::FilesystemChange>>> {
+        later(async move { self.0.files.changes(name).await.map(|list| (!list.is_empty()).then_some(list)) })
     }
 
     fn wait<'a>(
@@ -160,16 +156,21 @@ impl ContainerBackend for Joined {
         })
     }
 
-    fn archive_stat<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, api::PathStat> {
-        later_feature("cp")
+    fn archive_stat<'a>(&'a self, name: &'a str, path: &'a str) -> Reply<'a, api::PathStat> {
+        later(self.0.files.stat(name, path))
     }
 
-    fn archive_get<'a>(&'a self, _: &'a str, _: &'a str) -> Reply<'a, ArchiveStream> {
-        later_feature("cp")
+    fn archive_get<'a>(&'a self, name: &'a str, path: &'a str) -> Reply<'a, ArchiveStream> {
+        let (sender, body) = tokio::sync::mpsc::channel(4);
+        let failure = sender.clone();
+        let failed = move |e: EngineError| drop(failure.blocking_send(Err(ApiError::of(&e))));
+        let reading = self.0.files.read(name, path, BodyWriter::new(sender), failed);
+        later(async move { Ok::<_, EngineError>(ArchiveStream { stat: reading.await?, body }) })
     }
 
-    fn archive_put<'a>(&'a self, _: &'a str, _: &'a str, _: ArchivePut, _: Incoming) -> Reply<'a, ()> {
-        later_feature("cp")
+    fn archive_put<'a>(&'a self, name: &'a str, path: &'a str, put: ArchivePut, body: Incoming) -> Reply<'a, ()> {
+        let options = CopyOptions { keep_kinds: put.no_overwrite_dir_non_dir, own: put.copy_uid_gid };
+        later(self.0.files.write(name, path, options, BodyReader::new(body)))
     }
 
     fn commit(&self, request: query::Commit) -> Reply<'_, String> {

@@ -65,6 +65,12 @@ where
     Box::pin(async move { future.await.map_err(|e| ApiError::of(&e)) })
 }
 
+/// What comes with a later issue is refused with this.
+fn later_feature<'a, T: Send + 'a>(what: &str) -> Reply<'a, T> {
+    let error = ApiError::not_implemented(format!("{what} is not supported by this version of Wharf yet"));
+    Box::pin(std::future::ready(Err(error)))
+}
+
 /// An answer that reads or writes files: worked out on a thread that may block.
 fn blocking<'a, T, E, F>(work: F) -> Reply<'a, T>
 where

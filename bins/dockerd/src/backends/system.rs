@@ -180,10 +180,13 @@ impl EventBackend for Joined {
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(async move {
             let wanted = |e: &Arc<Event>| e.passes(&query.filters) && until.is_none_or(|u| e.at <= u);
-            for event in subscription.past.iter().filter(|e| wanted(e)) {
-                if sender.send(Ok(message(event))).await.is_err() {
-                    return;
-                }
+            let (past, filters, out) = (subscription.past, query.filters.clone(), sender.clone());
+            let replayed = tokio::task::spawn_blocking(move || {
+                let wanted = |e: &Arc<Event>| e.passes(&filters) && until.is_none_or(|u| e.at <= u);
+                past.events().filter(wanted).all(|e| out.blocking_send(Ok(message(&e))).is_ok())
+            });
+            if !replayed.await.unwrap_or(false) {
+                return;
             }
             let mut live = subscription.live;
             let end = end_of(until);

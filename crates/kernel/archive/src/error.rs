@@ -40,6 +40,16 @@ pub enum ArchiveError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A directory would take the place of something else, or the other way round. Docker's text.
+    #[error("cannot overwrite {what} {path:?} with {by} {path:?}")]
+    Kind {
+        /// What is there.
+        what: &'static str,
+        /// The entry's name.
+        path: String,
+        /// What would replace it.
+        by: &'static str,
+    },
     /// A file in the tree cannot be read.
     #[error("cannot read {path:?}")]
     Source {
@@ -54,7 +64,7 @@ impl HasKind for ArchiveError {
     fn kind(&self) -> Kind {
         match self {
             ArchiveError::Header(_) | ArchiveError::TooLong(_) | ArchiveError::Path { .. } => Kind::Invalid,
-            ArchiveError::Compression(_) => Kind::Invalid,
+            ArchiveError::Compression(_) | ArchiveError::Kind { .. } => Kind::Invalid,
             ArchiveError::Read(_)
             | ArchiveError::Write(_)
             | ArchiveError::Entry { .. }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chownat, fchmod, fchown,
-    fsetxattr, fstat, ftruncate, futimens, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat,
+    fsetxattr, fstat, ftruncate, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, statat, symlinkat,
     utimensat,
 };
 use rustix::io::{Errno, pwrite};
@@ -60,10 +60,47 @@ pub fn extract(
     parents: &[OwnedFd],
     whiteouts: Whiteouts,
 ) -> Result<Extracted, ArchiveError> {
+    run(stream, Root::new(root), PathBuf::new(), parents, whiteouts, Copying::default())
+}
+
+/// How an archive is copied into a tree that is in use (`docker cp`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copying {
+    /// Who owns everything that is made, instead of whom the archive names.
+    pub owner: Option<(u32, u32)>,
+    /// Refuses to put a file in a directory's place and the other way round.
+    pub keep_kinds: bool,
+}
+
+/// Extracts a tar stream into the directory `folder` of a tree in which links lead where they lead in that tree. What
+/// others do in the tree meanwhile can spoil what is made, and reaches nothing outside of it.
+///
+/// # Errors
+/// As [`extract`]; [`ArchiveError::Kind`] with [`Copying::keep_kinds`].
+pub fn copy_into(
+    stream: &mut dyn BufRead,
+    root: OwnedFd,
+    folder: &Path,
+    how: Copying,
+) -> Result<Extracted, ArchiveError> {
+    let folder = folder.strip_prefix("/").unwrap_or(folder).to_owned();
+    run(stream, Root::new(root), folder, &[], Whiteouts::Keep, how)
+}
+
+fn run(
+    stream: &mut dyn BufRead,
+    root: Root,
+    base: PathBuf,
+    parents: &[OwnedFd],
+    whiteouts: Whiteouts,
+    how: Copying,
+) -> Result<Extracted, ArchiveError> {
     let parents = parents.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Root::new));
     let parents = parents.collect::<Result<_, _>>().map_err(|e| ArchiveError::Read(e.into()))?;
     let mut extractor = Extractor {
-        root: Root::new(root),
+        root,
+        base,
+        how,
         parents,
         whiteouts,
         umask: umask(),
@@ -76,7 +113,10 @@ pub fn extract(
         done: Extracted::default(),
     };
     let mut reader = Reader::new(stream);
-    while let Some(entry) = reader.entry()? {
+    while let Some(mut entry) = reader.entry()? {
+        if let Some((uid, gid)) = how.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
         extractor.take(&entry, &mut reader)?;
     }
     extractor.finish()
@@ -93,6 +133,9 @@ fn umask() -> u32 {
 
 struct Extractor {
     root: Root,
+    /// Where in the root the archive's own root is.
+    base: PathBuf,
+    how: Copying,
     parents: Vec<Root>,
     whiteouts: Whiteouts,
     umask: u32,
@@ -123,7 +166,7 @@ impl Place {
 impl Extractor {
     fn take(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<(), ArchiveError> {
         self.done.entries += 1;
-        let Some(place) = place(&entry.name)? else { return self.take_root(entry) };
+        let Some(place) = self.place(&entry.name)? else { return self.take_root(entry) };
         self.enter(&place.folder).map_err(|e| failed("open the folder of", entry, e))?;
         if self.whiteouts != Whiteouts::Keep && place.name.as_bytes().starts_with(WHITEOUT) {
             return self.whiteout(&place, entry);
@@ -142,6 +185,12 @@ impl Extractor {
         Ok(())
     }
 
+    /// The place of an entry below the archive's root; `None` for the root itself.
+    fn place(&self, name: &[u8]) -> Result<Option<Place>, ArchiveError> {
+        let found = place(name)?;
+        Ok(found.map(|place| Place { folder: self.base.join(place.folder), ..place }))
+    }
+
     fn remember(&mut self, place: &Place) {
         self.made.insert(place.path());
         let mut folder = place.folder.as_path();
@@ -156,10 +205,10 @@ impl Extractor {
             return Err(invalid(entry, "only a directory can stand for the root"));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let fd = self.root.open(Path::new("."), flags, Mode::empty()).map_err(|e| failed("open", entry, e))?;
+        let fd = self.root.open(&self.base, flags, Mode::empty()).map_err(|e| failed("open", entry, e))?;
         self.attributes(&fd, entry, None).map_err(|e| failed("set attributes of", entry, e))?;
         self.inherits_group |= entry.mode & 0o2000 != 0;
-        self.folders.push((PathBuf::from("."), timestamps(entry)));
+        self.folders.push((self.base.clone(), timestamps(entry)));
         Ok(())
     }
 
@@ -234,6 +283,9 @@ impl Extractor {
             let stat = statat(parent, &place.name, AtFlags::SYMLINK_NOFOLLOW);
             let stat = stat.map_err(|e| failed("look at", entry, e.into()))?;
             fresh = FileType::from_raw_mode(stat.st_mode) != FileType::Directory;
+            if fresh && self.how.keep_kinds {
+                return Err(ArchiveError::Kind { what: "non-directory", path: shown(&entry.name), by: "directory" });
+            }
             made = Ok(());
             if fresh {
                 self.clear(place).map_err(|e| failed("replace", entry, e))?;
@@ -273,7 +325,7 @@ impl Extractor {
     }
 
     fn hard_link(&mut self, place: &Place, entry: &Entry) -> Result<(), ArchiveError> {
-        let target = self::place(&entry.link).map_err(|_| invalid(entry, "its link target leaves the root"))?;
+        let target = self.place(&entry.link).map_err(|_| invalid(entry, "its link target leaves the root"))?;
         let target = target.ok_or_else(|| invalid(entry, "its link target is the root"))?;
         let from = self.root.directory(&target.folder).map_err(|e| failed("link", entry, e))?;
         if target.path() == place.path() {
@@ -297,26 +349,29 @@ impl Extractor {
         self.special_attributes(place, entry).map_err(|e| failed("set attributes of", entry, e))
     }
 
-    /// Attributes of what is better not opened. The name cannot have become something else: nobody but this thread
-    /// knows the directory.
+    /// Attributes of what is better not opened. Everything goes through one descriptor of the entry itself: in a
+    /// tree that is in use its name can be a link by now, and chmod(2) by name would follow it.
     fn special_attributes(&self, place: &Place, entry: &Entry) -> io::Result<()> {
-        let folder = self.folder()?;
-        let nofollow = AtFlags::SYMLINK_NOFOLLOW;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(self.folder()?, &place.name, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&fd)?.st_mode) != kind_of(entry.kind) {
+            return Err(io::Error::other("it was replaced by something else meanwhile"));
+        }
         if self.must_chown(entry) {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
-            chownat(folder, &place.name, Some(uid), Some(gid), nofollow)?;
+            chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH)?;
         }
-        if entry.kind != EntryKind::Symlink && (entry.mode & (self.umask | 0o7000) != 0 || self.must_chown(entry)) {
-            // chmod follows links, and this is none: it was made a moment ago as something else.
-            rustix::fs::chmodat(folder, &place.name, Mode::from_raw_mode(entry.mode), AtFlags::empty())?;
-        }
-        if !entry.xattrs.is_empty() {
-            let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(&place.name);
+        // A link has no mode and no attributes of its own; it is not reached by this path, which would follow it.
+        if entry.kind != EntryKind::Symlink {
+            let path = Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string());
+            if entry.mode & (self.umask | 0o7000) != 0 || self.must_chown(entry) {
+                rustix::fs::chmod(&path, Mode::from_raw_mode(entry.mode))?;
+            }
             for (name, value) in kept(&entry.xattrs) {
-                tolerate(lsetxattr(&path, name, value, XattrFlags::empty()))?;
+                tolerate(setxattr(&path, name, value, XattrFlags::empty()))?;
             }
         }
-        Ok(utimensat(folder, &place.name, &timestamps(entry), nofollow)?)
+        Ok(utimensat(&fd, "", &timestamps(entry), AtFlags::EMPTY_PATH)?)
     }
 
     /// Makes an entry; what stands in its place is removed first.
@@ -329,11 +384,25 @@ impl Extractor {
         let folder = self.folder().map_err(|e| failed("make", entry, e))?;
         match make(folder, &place.name) {
             Err(Errno::EXIST) => {
+                if self.how.keep_kinds {
+                    self.check_kind(place, entry)?;
+                }
                 self.clear(place).map_err(|e| failed("replace", entry, e))?;
                 let folder = self.folder().map_err(|e| failed("make", entry, e))?;
                 make(folder, &place.name).map_err(|e| failed("make", entry, e.into()))
             }
             other => other.map_err(|e| failed("make", entry, e.into())),
+        }
+    }
+
+    /// Refuses to replace a directory by something else.
+    fn check_kind(&self, place: &Place, entry: &Entry) -> Result<(), ArchiveError> {
+        let folder = self.folder().map_err(|e| failed("look at", entry, e))?;
+        match statat(folder, &place.name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                Err(ArchiveError::Kind { what: "directory", path: shown(&entry.name), by: "non-directory" })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -441,6 +510,17 @@ fn tolerate(outcome: Result<(), Errno>) -> io::Result<()> {
 }
 
 /// Cleans an entry's name lexically; `None` for the root itself.
+fn kind_of(kind: EntryKind) -> FileType {
+    match kind {
+        EntryKind::File | EntryKind::HardLink => FileType::RegularFile,
+        EntryKind::Directory => FileType::Directory,
+        EntryKind::Symlink => FileType::Symlink,
+        EntryKind::Character => FileType::CharacterDevice,
+        EntryKind::Block => FileType::BlockDevice,
+        EntryKind::Fifo => FileType::Fifo,
+    }
+}
+
 fn place(name: &[u8]) -> Result<Option<Place>, ArchiveError> {
     let wrong = |why| ArchiveError::Path { path: shown(name), why };
     let mut parts: Vec<&[u8]> = Vec::new();

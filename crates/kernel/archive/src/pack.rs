@@ -17,7 +17,7 @@ use crate::header::{BLOCK, Entry, EntryKind};
 use crate::pax::Time;
 
 /// Bytes of an extended attribute's value and of a list of names (Linux, `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
-const XATTR_LIMIT: usize = 1 << 16;
+pub(crate) const XATTR_LIMIT: usize = 1 << 16;
 
 /// Bytes of a file that are read at once.
 const PIECE: usize = 128 << 10;
@@ -352,7 +352,7 @@ pub(crate) fn entry_of(
 }
 
 /// The entry of a file; `None` for sockets, which archives cannot hold.
-fn describe(path: &Path, stat: &Stat) -> Option<Entry> {
+pub(crate) fn describe(path: &Path, stat: &Stat) -> Option<Entry> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => EntryKind::File,
         FileType::Directory => EntryKind::Directory,
@@ -390,7 +390,7 @@ pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Whether an extended attribute belongs to the content: capabilities, access control lists and the user's own. Others
 /// are the machine's (`security.selinux`) or the engine's (`trusted.overlay.*`).
-fn is_content(name: &[u8]) -> bool {
+pub(crate) fn is_content(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
 }
 

@@ -21,6 +21,7 @@ use crate::create::Host;
 use crate::creator::Creator;
 use crate::events::Events;
 use crate::execs::Execs;
+use crate::files::Files;
 use crate::images::{Capture, Images};
 use crate::init_layer::InitLayers;
 use crate::lifecycle::{Lifecycle, Saver};
@@ -49,6 +50,8 @@ pub struct Engine {
     pub processes: Arc<Processes>,
     /// Execs.
     pub execs: Arc<Execs>,
+    /// Files of containers.
+    pub files: Arc<Files>,
     /// Images.
     pub images: Arc<Images>,
     /// Containers' file systems as images and archives.
@@ -127,7 +130,9 @@ impl Engine {
         let parts = wharf_image::Parts { metadata: store.clone(), content, snapshots: snapshots.clone() };
         let image_store = Arc::new(wharf_image::Images::open(parts)?);
         let shims = Shims::new(shim, config.exec_root.clone());
-        let events = Arc::new(Events::default());
+        let journal = config.data_root.join("wharf");
+        let failed = |source| OpenError::Folder { path: journal.clone(), source };
+        let events = Arc::new(Events::with_journal(&journal).map_err(failed)?);
         let registry = Arc::new(Registry::default());
         let records = Arc::new(Records::open(store.clone(), &config.exec_root)?);
         let inventory = recovery::take_stock(&config, &records, &snapshots, &image_store, &shims).await?;
@@ -139,6 +144,7 @@ impl Engine {
         catalog.add_builtin(&config, net.bridge());
         let volumes = Arc::new(Volumes::open(&config, store.clone(), events.clone(), registry.clone(), plugins)?);
         let saver = Arc::new(Saver::new(store.clone(), registry.clone(), shims.clone()));
+        let execs = Arc::new(Execs::new(registry.clone(), events.clone()));
         let lifecycle = Arc::new(Lifecycle {
             config: config.clone(),
             cgroup_v2,
@@ -153,6 +159,7 @@ impl Engine {
             kept_sockets: Default::default(),
             shims: shims.clone(),
             events: events.clone(),
+            execs: execs.clone(),
             saver: saver.clone(),
             identities: Default::default(),
             runs: AtomicU64::new(0),
@@ -195,7 +202,15 @@ impl Engine {
             }),
             streams: Arc::new(Streams { config: config.clone(), registry: registry.clone(), events: events.clone() }),
             processes: Arc::new(Processes { registry: registry.clone(), events: events.clone() }),
-            execs: Arc::new(Execs::new(registry.clone(), events.clone())),
+            execs,
+            files: Arc::new(Files {
+                config: config.clone(),
+                registry: registry.clone(),
+                snapshots: snapshots.clone(),
+                images: image_store.clone(),
+                volumes: volumes.clone(),
+                events: events.clone(),
+            }),
             images: Arc::new(Images { store: image_store.clone(), registry: registry.clone(), events: events.clone() }),
             capture: Arc::new(Capture {
                 images: image_store.clone(),
@@ -275,6 +290,7 @@ impl Engine {
             // It ends after a last flush.
             let _ = writer.await;
         }
+        recovery::remove_parent_cgroup(&self.config);
         let net = self.net.clone();
         match blocking(move || net.close()).await {
             Ok(Ok(())) => {}

@@ -89,6 +89,18 @@ pub enum EngineError {
     Update { id: String, reason: String },
     #[error("Restart policy cannot be updated because AutoRemove is enabled for the container")]
     UpdateAutoRemove,
+    #[error("Could not find the file {path} in container {container}")]
+    NoFile { path: String, container: String },
+    #[error("extraction point is not a directory")]
+    CopyNoFolder,
+    #[error("container rootfs is marked read-only")]
+    CopyRootReadOnly,
+    #[error("mounted volume is marked read-only")]
+    CopyMountReadOnly,
+    #[error("cannot reach the container's files")]
+    ContainerFiles(#[source] std::io::Error),
+    #[error(transparent)]
+    Archive(#[from] wharf_archive::ArchiveError),
     #[error("No such exec instance: {0}")]
     NoExec(String),
     #[error("exec {0} has already run")]
@@ -444,11 +456,13 @@ impl HasKind for EngineError {
             EngineError::Kill { kind, .. } => *kind,
             EngineError::AlreadyRunning(_) | EngineError::AlreadyStopped(_) => Kind::NotModified,
             EngineError::Connect(e) | EngineError::Network(e) => e.kind(),
+            EngineError::Archive(e) => e.kind(),
             EngineError::NoExec(_)
             | EngineError::NoNetwork(_)
             | EngineError::NoVolume(_)
             | EngineError::NoPlugin(_)
-            | EngineError::NoEndpoint(_) => Kind::NotFound,
+            | EngineError::NoEndpoint(_)
+            | EngineError::NoFile { .. } => Kind::NotFound,
             EngineError::NotRunning(_)
             | EngineError::StartPaused
             | EngineError::StartRemoved
@@ -494,6 +508,9 @@ impl HasKind for EngineError {
             | EngineError::EndpointSettings(_) => Kind::Invalid,
             EngineError::NoManager | EngineError::NetworkSwarmScope => Kind::Unavailable,
             EngineError::Named(_)
+            | EngineError::CopyNoFolder
+            | EngineError::CopyRootReadOnly
+            | EngineError::CopyMountReadOnly
             | EngineError::Link { .. }
             | EngineError::KillSignal { .. }
             | EngineError::Signal(_)
@@ -521,6 +538,7 @@ impl HasKind for EngineError {
             | EngineError::Update { .. }
             | EngineError::PsNoPid
             | EngineError::Tar(_)
+            | EngineError::ContainerFiles(_)
             | EngineError::Ps(_)
             | EngineError::File { .. }
             | EngineError::InitLayer(_)

@@ -276,6 +276,19 @@ impl Execs {
         });
     }
 
+    /// Kills an exec.
+    pub(crate) async fn kill(&self, id: &str) {
+        if let Ok(exec) = self.find(id) {
+            // One that has ended, or whose container has, needs no signal.
+            let _ = exec.task.shim.kill(Some(&exec.id), Signal::KILL, false).await;
+        }
+    }
+
+    /// Drops an exec that nobody will ask for: a health check's.
+    pub(crate) fn forget(&self, id: &str) {
+        self.map().remove(id);
+    }
+
     /// Shows an exec.
     pub fn inspect(&self, id: &str) -> Result<ExecInspect, EngineError> {
         let exec = self.find(id)?;

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 pub mod events;
 pub mod execs;
+pub mod files;
 mod identity;
 pub mod images;
 mod init_layer;
@@ -54,6 +55,32 @@ pub(crate) fn random_bytes() -> [u8; 32] {
         filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()).unwrap_or(0);
     }
     bytes
+}
+
+/// A duration as Go prints it: `1m30s`, `500ms`.
+pub(crate) fn go_duration(duration: std::time::Duration) -> String {
+    let nanos = duration.as_nanos();
+    let fraction = |value: u128, unit: u128| {
+        let text = format!("{}.{:0width$}", value / unit, value % unit, width = unit.ilog10() as usize);
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
+    if nanos == 0 {
+        return "0s".to_owned();
+    }
+    if nanos < 1_000_000_000 {
+        return match nanos {
+            n if n < 1000 => format!("{n}ns"),
+            n if n < 1_000_000 => format!("{}µs", fraction(n, 1000)),
+            n => format!("{}ms", fraction(n, 1_000_000)),
+        };
+    }
+    let minutes = nanos / 60_000_000_000;
+    let seconds = fraction(nanos % 60_000_000_000, 1_000_000_000);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, m) => format!("{m}m{seconds}s"),
+        (h, m) => format!("{h}h{m}m{seconds}s"),
+    }
 }
 
 /// 64 random hexadecimal digits.

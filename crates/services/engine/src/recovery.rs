@@ -208,6 +208,21 @@ fn clear_cgroup(config: &EngineConfig, id: &str) {
     }
 }
 
+/// Removes the empty parent of our containers' cgroups, in every hierarchy.
+pub(crate) fn remove_parent_cgroup(config: &EngineConfig) {
+    let parent = config.cgroup_parent.trim_matches('/');
+    // A slice belongs to systemd.
+    if parent.is_empty() || parent.ends_with(".slice") {
+        return;
+    }
+    let Ok(mounts) = std::fs::read_dir("/sys/fs/cgroup") else { return };
+    let hierarchies = mounts.flatten().map(|e| e.path()).chain([Path::new("/sys/fs/cgroup").to_owned()]);
+    for folder in hierarchies.map(|h| h.join(parent)) {
+        // One with children or processes refuses, and stays.
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
 /// Clears cgroups below our parent that carry a container's id and that no running container owns.
 fn clear_cgroups(config: &EngineConfig, inventory: &Inventory) {
     let running: HashSet<&str> =
@@ -277,6 +292,7 @@ pub(crate) async fn resume(
                     ending.push((container.clone(), task.run));
                 }
                 lifecycle.forwarders.adopt(&lifecycle.config, &container.view().record, true);
+                lifecycle.watch_health(&container, &task);
                 lifecycle.watch_end(container, task);
             }
             None => {

@@ -31,6 +31,11 @@ impl Root {
         wharf_snapshot::stack(&layers).map(Root)
     }
 
+    /// Takes an opened tree.
+    pub(crate) fn of_folder(folder: OwnedFd) -> Root {
+        Root(folder)
+    }
+
     /// Opens the tree that a running process sees.
     pub fn of_process(pid: u32) -> Result<Root, Errno> {
         Ok(Root(folder(Path::new(&format!("/proc/{pid}/root")))?))

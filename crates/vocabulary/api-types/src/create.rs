@@ -72,6 +72,9 @@ bodies! {
         start_interval: i64,
         #[serde(skip_serializing_if = "empty")]
         retries: i64,
+        /// Wharf's own: `kill`, `restart` or `stop` when the container becomes unhealthy; empty does nothing.
+        #[serde(skip_serializing_if = "empty")]
+        on_failure: String,
     }
 
     /// What ties a container to this host: resources, mounts, ports, policies.

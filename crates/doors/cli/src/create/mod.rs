@@ -136,6 +136,7 @@ fn health(m: &Matches) -> Result<Option<HealthConfig>, Exit> {
         start_period: m.duration("health-start-period"),
         start_interval: m.duration("health-start-interval"),
         retries: m.int("health-retries"),
+        on_failure: m.text("health-on-failure").to_owned(),
     };
     let any = health != HealthConfig::default();
     if m.bool("no-healthcheck") {

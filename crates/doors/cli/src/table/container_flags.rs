@@ -62,6 +62,7 @@ pub(super) const CONTAINER_OPTIONS: &[Flag] = &[
     flag("group-add", ' ', Kind::List, "", "Join a further group"),
     flag("health-cmd", ' ', Kind::Text, "", "Command that tells whether the container is well"),
     flag("health-interval", ' ', Kind::Duration, "0s", "Time between two checks (ms|s|m|h)"),
+    flag("health-on-failure", ' ', Kind::Text, "", "What to do when it becomes unhealthy (none|kill|restart|stop)"),
     flag("health-retries", ' ', Kind::Int, "", "Failures in a row until the container is unhealthy"),
     flag("health-start-interval", ' ', Kind::Duration, "0s", "Time between two checks while it starts (ms|s|m|h)"),
     flag("health-start-period", ' ', Kind::Duration, "0s", "Time to start before failures count (ms|s|m|h)"),

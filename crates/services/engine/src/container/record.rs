@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use wharf_api_types::{ContainerConfig, EndpointSettings, HostConfig, OciDescriptor};
+use wharf_api_types::{ContainerConfig, EndpointSettings, Health, HostConfig, OciDescriptor};
 use wharf_metadata::{Record, Table};
 use wharf_snapshot::Snapshot;
 use wharf_types::{ContainerId, Timestamp};
@@ -43,7 +43,7 @@ impl Record for ContainerRecord {
 }
 
 /// How a container's last run went.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LastRun {
     /// Exit code.
     pub exit_code: i64,
@@ -59,6 +59,9 @@ pub struct LastRun {
     pub wanted: bool,
     /// How often the restart policy has started it in a row.
     pub restarts: i64,
+    /// How its health checks went.
+    #[serde(default)]
+    pub health: Option<Health>,
 }
 
 impl ContainerRecord {

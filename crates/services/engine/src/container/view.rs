@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use tokio::sync::{Mutex, watch};
+use wharf_api_types::Health;
 use wharf_task::Shim;
 use wharf_types::{ContainerId, ExecId, Timestamp};
 
@@ -98,6 +99,8 @@ pub struct View {
     pub starting: Option<Shim>,
     /// Its place in its networks, while it runs and has a network of its own.
     pub sandbox: Option<Arc<Sandbox>>,
+    /// How its health checks go, if it has any.
+    pub health: Option<Health>,
     /// Its execs.
     pub execs: Vec<ExecId>,
     /// Whether it is gone.
@@ -129,6 +132,7 @@ impl View {
             exits: 0,
         };
         View {
+            health: record.last.health.clone(),
             record: Arc::new(record),
             state,
             task: None,
@@ -146,7 +150,7 @@ pub struct Container {
     /// Its id.
     pub id: ContainerId,
     /// Held by whoever starts, ends or removes it.
-    pub lock: Mutex<()>,
+    pub lock: Arc<Mutex<()>>,
     /// How many clients are stopping it now.
     pub stops: AtomicU32,
     /// How many clients are on their way to its streams.
@@ -160,7 +164,7 @@ impl Container {
         let id = view.record.id.clone();
         Container {
             id,
-            lock: Mutex::new(()),
+            lock: Arc::default(),
             stops: AtomicU32::new(0),
             attaching: watch::Sender::new(0),
             view: watch::Sender::new(Arc::new(view)),

@@ -45,6 +45,8 @@ pub enum CreateError {
     HealthTime(&'static str),
     #[error("{0} in Healthcheck cannot be negative")]
     HealthNumber(&'static str),
+    #[error("OnFailure in Healthcheck must be none, kill, restart or stop: {0:?}")]
+    HealthAction(String),
     #[error("can't create 'AutoRemove' container with restart policy")]
     RemoveAndRestart,
     #[error("bad format for add-host: {0:?}")]
@@ -137,6 +139,7 @@ impl HasKind for CreateError {
             | CreateError::Signal(_)
             | CreateError::HealthTime(_)
             | CreateError::HealthNumber(_)
+            | CreateError::HealthAction(_)
             | CreateError::RemoveAndRestart
             | CreateError::ExtraHost(_)
             | CreateError::ExtraHostAddress(_)
@@ -237,6 +240,9 @@ fn health(check: &HealthConfig) -> Result<(), CreateError> {
     ];
     if let Some((name, _)) = times.iter().find(|(_, t)| *t != 0 && *t < 1_000_000) {
         return Err(CreateError::HealthTime(name));
+    }
+    if !matches!(check.on_failure.as_str(), "" | "none" | "kill" | "restart" | "stop") {
+        return Err(CreateError::HealthAction(check.on_failure.clone()));
     }
     if check.retries < 0 { Err(CreateError::HealthNumber("Retries")) } else { Ok(()) }
 }

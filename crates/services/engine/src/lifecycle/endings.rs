@@ -91,6 +91,7 @@ impl Lifecycle {
             v.state.exits += 1;
             v.task = None;
             v.sandbox = None;
+            super::health::unwatched(&mut v.health);
             v.execs.clear();
         });
         point("exit.published");

@@ -4,6 +4,7 @@
 mod attach;
 mod endings;
 mod files;
+mod health;
 mod launch;
 mod links;
 mod names;
@@ -27,6 +28,7 @@ use wharf_types::ContainerId;
 use crate::config::EngineConfig;
 use crate::container::{Records, Registry};
 use crate::events::Events;
+use crate::execs::Execs;
 use crate::logging::Forwarders;
 use crate::networks::Catalog;
 use crate::spec::Identity;
@@ -56,6 +58,7 @@ pub struct Lifecycle {
     pub(crate) kept_sockets: Mutex<HashMap<ContainerId, Sockets>>,
     pub(crate) shims: Shims,
     pub(crate) events: Arc<Events>,
+    pub(crate) execs: Arc<Execs>,
     pub(crate) saver: Arc<Saver>,
     pub(crate) identities: Mutex<HashMap<String, Identity>>,
     pub(crate) runs: AtomicU64,

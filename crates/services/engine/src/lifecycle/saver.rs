@@ -39,6 +39,7 @@ pub(crate) fn current_record(view: &View) -> ContainerRecord {
         oom_killed: state.oom_killed,
         wanted: view.task.is_some() || (view.record.last.wanted && !state.stopped_by_hand),
         restarts: state.restarts,
+        health: view.health.clone(),
     };
     ContainerRecord { last, ..ContainerRecord::clone(&view.record) }
 }

@@ -132,10 +132,12 @@ impl Lifecycle {
             v.task = Some(task.clone());
             v.starting = None;
             v.sandbox = sandbox;
+            v.health = super::health::at_start(v);
             v.execs.clear();
         });
         tell(&self.events, &view.record, "start", &[]);
         self.saver.note(container);
+        self.watch_health(container, &task);
         self.watch_end(container.clone(), task);
         point("start.done");
     }

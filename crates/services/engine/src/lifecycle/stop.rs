@@ -219,7 +219,10 @@ impl Lifecycle {
             _ => return Err(EngineError::NotRunning(id())),
         }
         point("pause.after-freeze");
-        let view = container.publish(|v| v.state.status = Status::Paused);
+        let view = container.publish(|v| {
+            v.state.status = Status::Paused;
+            super::health::unwatched(&mut v.health);
+        });
         tell(&self.events, &view.record, "pause", &[]);
         Ok(())
     }

@@ -100,7 +100,7 @@ impl<'a> Filter<'a> {
             && self.before.is_none_or(|t| record.created < t)
             && self.since.is_none_or(|t| record.created > t)
             && (!self.filters.contains("ancestor") || self.ancestors.contains(&record.image))
-            && self.any("health", |v| v == "none")
+            && self.any("health", |v| view.health.as_ref().map_or("none", |h| h.status.as_str()) == v)
             && self.filters.bool_or("is-task", false) != Ok(true)
             && self.any("isolation", |v| v == "default")
             && self.any("network", |v| record.host.network_mode == v || view.on_network(v))

@@ -21,7 +21,7 @@ fn state(view: &View) -> ContainerState {
         error: state.error.clone(),
         started_at: state.started_at,
         finished_at: state.finished_at,
-        health: None,
+        health: view.health.clone(),
     }
 }
 

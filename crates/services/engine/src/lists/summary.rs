@@ -77,7 +77,11 @@ pub(super) fn status(view: &View, now: Timestamp) -> String {
     let state = &view.state;
     let since = |t: Timestamp| human((now.unix_nanos() - t.unix_nanos()).max(0));
     match state.status {
-        Status::Running => format!("Up {}", since(state.started_at)),
+        Status::Running => match view.health.as_ref().map(|h| h.status.as_str()) {
+            None => format!("Up {}", since(state.started_at)),
+            Some("starting") => format!("Up {} (health: starting)", since(state.started_at)),
+            Some(health) => format!("Up {} ({health})", since(state.started_at)),
+        },
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
         Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
         Status::Removing => "Removal In Progress".to_owned(),

@@ -4,14 +4,21 @@
 //! taken under one lock. A subscriber that falls [`LIVE`] events behind loses the oldest (as with Docker, whose
 //! publisher gives up on a slow reader after 100 ms).
 
+mod journal;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 use wharf_api_types::Filters;
 use wharf_types::Timestamp;
 
-/// How many events are remembered for `since`. Docker's number (moby daemon/events, `eventsLimit`).
+pub use journal::History;
+use journal::Journal;
+
+/// How many events are remembered in memory; what is older is in the journal. Docker's number (moby daemon/events,
+/// `eventsLimit`).
 pub const REMEMBERED: usize = 256;
 /// How many events may wait for one subscriber.
 pub const LIVE: usize = 1024;
@@ -41,6 +48,11 @@ impl Subject {
             Subject::Volume => "volume",
             Subject::Daemon => "daemon",
         }
+    }
+
+    fn parse(word: &str) -> Option<Subject> {
+        let all = [Subject::Container, Subject::Image, Subject::Network, Subject::Volume, Subject::Daemon];
+        all.into_iter().find(|subject| subject.as_str() == word)
     }
 }
 
@@ -102,16 +114,43 @@ impl Event {
 /// The bus.
 #[derive(Debug)]
 pub struct Events {
-    inner: Mutex<VecDeque<Arc<Event>>>,
+    inner: Mutex<Inner>,
     live: broadcast::Sender<Arc<Event>>,
     published: std::sync::atomic::AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    remembered: VecDeque<Arc<Event>>,
+    /// Whether `remembered` does not hold everything that the journal holds.
+    more: bool,
+    journal: Option<Journal>,
+}
+
+/// What happened before a subscription.
+#[derive(Debug)]
+pub enum Past {
+    /// Remembered events that are not older than the asked-for start, oldest first.
+    Remembered(Vec<Arc<Event>>),
+    /// What the journal holds; those that are older than the start must be left out.
+    Written(History, Timestamp),
+}
+
+impl Past {
+    /// The events, oldest first. May read files: for threads that may block.
+    pub fn events(self) -> Box<dyn Iterator<Item = Arc<Event>>> {
+        match self {
+            Past::Remembered(list) => Box::new(list.into_iter()),
+            Past::Written(history, since) => Box::new(history.events().filter(move |e| e.at >= since).map(Arc::new)),
+        }
+    }
 }
 
 /// What a subscriber reads: the past first, then the live part.
 #[derive(Debug)]
 pub struct Subscription {
-    /// Remembered events that are not older than the asked-for start, oldest first.
-    pub past: Vec<Arc<Event>>,
+    /// What happened since the asked-for start.
+    pub past: Past,
     /// What happens from now on.
     pub live: broadcast::Receiver<Arc<Event>>,
 }
@@ -123,6 +162,16 @@ impl Default for Events {
 }
 
 impl Events {
+    /// A bus that writes events down in a folder.
+    ///
+    /// # Errors
+    /// What opening the journal gives.
+    pub fn with_journal(folder: &Path) -> std::io::Result<Events> {
+        let journal = Some(Journal::open(folder, journal::LIMIT)?);
+        let inner = Inner { journal, more: true, ..Inner::default() };
+        Ok(Self { inner: Mutex::new(inner), ..Self::default() })
+    }
+
     /// Publishes an event that happened now.
     pub fn publish(
         &self,
@@ -132,13 +181,20 @@ impl Events {
         attributes: BTreeMap<String, String>,
     ) {
         let (action, id) = (action.into(), id.into());
-        let mut remembered = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         // The time is taken under the lock, so that times never run against the order.
         let event = Arc::new(Event { subject, action, id, attributes, at: Timestamp::now() });
-        if remembered.len() == REMEMBERED {
-            remembered.pop_front();
+        if let Some(journal) = &mut inner.journal
+            && let Err(error) = journal.append(&event)
+        {
+            // A full disk must not stop containers.
+            tracing::warn!(%error, "cannot write down an event");
         }
-        remembered.push_back(event.clone());
+        if inner.remembered.len() == REMEMBERED {
+            inner.remembered.pop_front();
+            inner.more |= inner.journal.is_some();
+        }
+        inner.remembered.push_back(event.clone());
         self.published.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // No subscriber is the usual case and no failure.
         let _ = self.live.send(event);
@@ -146,9 +202,21 @@ impl Events {
 
     /// Starts to listen. Without `since` the past part is empty.
     pub fn subscribe(&self, since: Option<Timestamp>) -> Subscription {
-        let remembered = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let past = since.map_or_else(Vec::new, |since| remembered.iter().filter(|e| e.at >= since).cloned().collect());
-        Subscription { past, live: self.live.subscribe() }
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = self.live.subscribe();
+        let Some(since) = since else { return Subscription { past: Past::Remembered(Vec::new()), live } };
+        let oldest = inner.remembered.front().map(|e| e.at);
+        if inner.more
+            && oldest.is_none_or(|oldest| since < oldest)
+            && let Some(journal) = &inner.journal
+        {
+            match journal.history() {
+                Ok(history) => return Subscription { past: Past::Written(history, since), live },
+                Err(error) => tracing::warn!(%error, "cannot read the journal of events"),
+            }
+        }
+        let past = inner.remembered.iter().filter(|e| e.at >= since).cloned().collect();
+        Subscription { past: Past::Remembered(past), live }
     }
 
     /// How many events there have been.
@@ -171,16 +239,32 @@ mod tests {
         bus.publish(Subject::Container, action, id, attributes);
     }
 
+    fn actions(past: Past) -> Vec<String> {
+        past.events().map(|e| e.action.clone()).collect()
+    }
+
+    #[test]
+    fn what_another_engine_told_is_still_known() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let bus = Events::with_journal(folder.path()).expect("opened");
+        publish(&bus, "create", "1", &[("name", "web")]);
+        let between = Timestamp::now();
+        let bus = Events::with_journal(folder.path()).expect("opened");
+        publish(&bus, "start", "1", &[]);
+        assert_eq!(actions(bus.subscribe(Some(Timestamp::default())).past), ["create", "start"]);
+        assert_eq!(actions(bus.subscribe(Some(between)).past), ["start"]);
+    }
+
     #[tokio::test]
     async fn past_and_live_join_without_gap_or_repeat() {
         let bus = Events::default();
         publish(&bus, "create", "1", &[]);
         let mut reader = bus.subscribe(Some(Timestamp::default()));
         publish(&bus, "start", "1", &[]);
-        assert_eq!(reader.past.iter().map(|e| e.action.as_str()).collect::<Vec<_>>(), ["create"]);
+        assert_eq!(actions(reader.past), ["create"]);
         assert_eq!(reader.live.recv().await.expect("sent").action, "start");
         assert!(reader.live.try_recv().is_err());
-        assert!(bus.subscribe(None).past.is_empty());
+        assert!(actions(bus.subscribe(None).past).is_empty());
     }
 
     #[test]
@@ -189,7 +273,7 @@ mod tests {
         for i in 0..REMEMBERED + 10 {
             publish(&bus, "start", &i.to_string(), &[]);
         }
-        let past = bus.subscribe(Some(Timestamp::default())).past;
+        let past: Vec<_> = bus.subscribe(Some(Timestamp::default())).past.events().collect();
         assert_eq!(past.len(), REMEMBERED);
         assert_eq!(past[0].id, "10");
     }
@@ -198,7 +282,7 @@ mod tests {
     fn filters_match_as_docker_matches() {
         let bus = Events::default();
         publish(&bus, "exec_start: true ", "abcdef", &[("name", "web"), ("image", "busybox:1"), ("k", "v")]);
-        let event = bus.subscribe(Some(Timestamp::default())).past[0].clone();
+        let event = bus.subscribe(Some(Timestamp::default())).past.events().next().expect("one event");
         let passes = |key: &str, value: &str| {
             let mut filters = Filters::default();
             filters.add(key, value);
