@@ -180,6 +180,11 @@ impl Daemon {
         }
     }
 
+    /// Whether dockerd was started and neither killed nor stopped since.
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
     /// Whether dockerd has ended by itself.
     pub fn has_ended(&mut self) -> bool {
         self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()))

@@ -15,7 +15,7 @@ pub struct Residue {
     pub links: Vec<String>,
     /// nftables tables and tagged rules that carry its name.
     pub firewall: Vec<String>,
-    /// Container cgroups below its parent.
+    /// Container cgroups below its parent; the parent itself too, when the daemon does not run.
     pub cgroups: Vec<PathBuf>,
     /// Processes whose command line names its folder, dockerd itself excluded.
     pub processes: Vec<String>,
@@ -35,7 +35,7 @@ impl Residue {
             mounts,
             links: links(daemon.name()),
             firewall: firewall(daemon.name()),
-            cgroups: cgroups(daemon.name()),
+            cgroups: cgroups(daemon.name(), !daemon.is_running()),
             processes: processes(daemon.folder()).into_iter().map(|(pid, line)| format!("{pid} {line}")).collect(),
             tasks: entries(&daemon.exec_root().join("tasks")),
             containers: entries(&daemon.data_root().join("containers")),
@@ -76,7 +76,7 @@ fn firewall(name: &str) -> Vec<String> {
     text.lines().filter(|l| l.contains(name)).map(|l| l.trim().to_owned()).collect()
 }
 
-fn cgroups(name: &str) -> Vec<PathBuf> {
+fn cgroups(name: &str, with_parent: bool) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut next: Vec<(PathBuf, u8)> = vec![(PathBuf::from("/sys/fs/cgroup"), 0)];
     while let Some((folder, depth)) = next.pop() {
@@ -84,6 +84,7 @@ fn cgroups(name: &str) -> Vec<PathBuf> {
         for entry in read.flatten().filter(|e| e.file_type().is_ok_and(|t| t.is_dir())) {
             let path = entry.path();
             if entry.file_name().to_string_lossy() == name {
+                found.extend(with_parent.then(|| path.clone()));
                 found.extend(entries(&path).into_iter().map(|e| path.join(e)).filter(|p| p.is_dir()));
             } else if depth < 3 {
                 next.push((path, depth + 1));

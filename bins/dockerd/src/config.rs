@@ -258,6 +258,7 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         ulimits: ulimits(settings)?,
         init: settings.switch("init"),
         init_path: init_path.is_file().then_some(init_path),
+        cdi_spec_dirs: cdi_folders(settings.list("cdi-spec-dir")),
         no_new_privileges: settings.switch("no-new-privileges"),
         log_driver: settings.text("log-driver").to_owned(),
         log_options: settings.map("log-opt"),
@@ -277,6 +278,14 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         git_commit: GIT_COMMIT.to_owned(),
         build_time: BUILD_TIME.to_owned(),
     })
+}
+
+/// The folders named, or those of the CDI specification; one empty name switches it off.
+fn cdi_folders(named: &[String]) -> Vec<PathBuf> {
+    if named.is_empty() {
+        return vec!["/etc/cdi".into(), "/var/run/cdi".into()];
+    }
+    named.iter().filter(|folder| !folder.is_empty()).map(PathBuf::from).collect()
 }
 
 #[cfg(test)]

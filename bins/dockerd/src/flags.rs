@@ -92,7 +92,7 @@ pub const FLAGS: &[Flag] = &[
         Full,
         "Make the bridge of --bridge, and remove it at a clean stop (Wharf extra)",
     ),
-    flag("cdi-spec-dir", List, "", NoEffect, "Folders of CDI specifications").key("cdi-spec-dirs"),
+    flag("cdi-spec-dir", List, "", Full, "Folders of CDI specifications").key("cdi-spec-dirs"),
     flag("cgroup-parent", Text, "", Full, "Parent cgroup of all containers"),
     flag("config-file", Text, "/etc/docker/daemon.json", Full, "The daemon's configuration file").command_line_only(),
     flag("containerd", Text, "", NoEffect, "Address of containerd, which Wharf does not use"),

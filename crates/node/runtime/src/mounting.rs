@@ -150,8 +150,15 @@ impl PlannedMount<'_> {
         let tree = match &self.tree {
             Some(tree) => tree,
             None => {
-                opened =
-                    clone_tree(CWD, &self.source, self.options.recursive).or_fail(Stage::Mount, || self.failed())?;
+                opened = match clone_tree(CWD, &self.source, self.options.recursive) {
+                    // A detached mount that was handed over as a descriptor: before Linux 6.15 it cannot be cloned, and
+                    // it is moved into place.
+                    Err(Errno::INVAL) if self.source.starts_with("/proc/self/fd") => {
+                        open_host(&self.source, OFlags::PATH)
+                    }
+                    other => other,
+                }
+                .or_fail(Stage::Mount, || self.failed())?;
                 &opened
             }
         };

@@ -78,6 +78,8 @@ pub struct EngineConfig {
     pub init: bool,
     /// The init program, if there is one.
     pub init_path: Option<PathBuf>,
+    /// Folders of CDI specifications.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// Whether all containers get no-new-privileges.
     pub no_new_privileges: bool,
     /// Log driver of containers that name none.

@@ -97,6 +97,8 @@ pub enum EngineError {
     CopyRootReadOnly,
     #[error("mounted volume is marked read-only")]
     CopyMountReadOnly,
+    #[error("lstat {path}: {reason}")]
+    FileAccess { path: String, reason: String },
     #[error("cannot reach the container's files")]
     ContainerFiles(#[source] std::io::Error),
     #[error(transparent)]
@@ -314,6 +316,14 @@ pub enum StartError {
     JoinNetwork(#[source] Box<EngineError>),
     #[error("cannot join the {what} namespace of container {id}: it is not running")]
     Join { what: &'static str, id: String },
+    #[error("can't join IPC of container {0}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)")]
+    NotShareable(String),
+    #[error("cannot share /dev/shm of container {id}")]
+    ShareMemory {
+        id: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Spec(#[from] SpecError),
     #[error(transparent)]
@@ -416,6 +426,8 @@ impl HasKind for StartError {
             | StartError::Link { .. }
             | StartError::JoinNetwork(_)
             | StartError::Join { .. }
+            | StartError::NotShareable(_)
+            | StartError::ShareMemory { .. }
             | StartError::Spec(_)
             | StartError::Identity(_)
             | StartError::Snapshot(_)
@@ -539,6 +551,7 @@ impl HasKind for EngineError {
             | EngineError::PsNoPid
             | EngineError::Tar(_)
             | EngineError::ContainerFiles(_)
+            | EngineError::FileAccess { .. }
             | EngineError::Ps(_)
             | EngineError::File { .. }
             | EngineError::InitLayer(_)

@@ -180,7 +180,7 @@ impl System {
             init_binary: "docker-init".to_owned(),
             security_options: security,
             firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
-            cdi_spec_dirs: Vec::new(),
+            cdi_spec_dirs: config.cdi_spec_dirs.iter().map(|d| d.display().to_string()).collect(),
             containerd: Some(ContainerdInfo {
                 address: String::new(),
                 namespaces: ContainerdNamespaces { containers: "moby".to_owned(), plugins: "plugins.moby".to_owned() },

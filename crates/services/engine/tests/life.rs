@@ -71,6 +71,7 @@ impl Place {
             ulimits: Vec::new(),
             init: false,
             init_path: None,
+            cdi_spec_dirs: Vec::new(),
             no_new_privileges: false,
             log_driver: "json-file".to_owned(),
             log_options: BTreeMap::new(),

@@ -51,9 +51,17 @@ impl Changes {
     }
 
     fn list(self) -> Vec<FilesystemChange> {
-        let shown = |(path, kind): (OsString, u32)| FilesystemChange { path: path.to_string_lossy().into_owned(), kind };
+        let shown =
+            |(path, kind): (OsString, u32)| FilesystemChange { path: path.to_string_lossy().into_owned(), kind };
         self.0.into_iter().map(shown).collect()
     }
+}
+
+/// Whether a folder differs only by the time at which stubs were made in it.
+fn holds_stubs(path: &Path, old: &Stat, now: &Stat) -> bool {
+    let mut aged = *now;
+    (aged.st_mtime, aged.st_mtime_nsec) = (old.st_mtime, old.st_mtime_nsec);
+    path == Path::new("/etc") && same(old, &aged)
 }
 
 fn is_stub(path: &Path) -> bool {
@@ -130,6 +138,7 @@ pub(super) fn in_layer(own: OwnedFd, below: Vec<OwnedFd>) -> io::Result<Vec<File
                 match &before {
                     None => changes.add(&path, ADDED),
                     Some(old) if is_folder(old) && is_folder(&stat) && same(old, &stat) => {}
+                    Some(old) if holds_stubs(&path, old, &stat) => {}
                     Some(_) => changes.add(&path, MODIFIED),
                 }
             }
@@ -202,7 +211,7 @@ pub(super) fn between(before: Option<OwnedFd>, now: OwnedFd) -> io::Result<Vec<F
             if !is_stub(&path) {
                 match &old {
                     None => changes.add(&path, ADDED),
-                    Some(old) if same(old, &stat) => {}
+                    Some(old) if same(old, &stat) || holds_stubs(&path, old, &stat) => {}
                     Some(_) => changes.add(&path, MODIFIED),
                 }
             }

@@ -25,6 +25,7 @@ use crate::creator::tell;
 use crate::events::Events;
 use crate::volumes::Volumes;
 use crate::{EngineError, blocking, identity};
+pub(crate) use tree::mount_of;
 use tree::{Hung, Origin, Plan, Source, Tree, Writable, namespace_of};
 
 /// Links that one path may go through (moby `pkg/symlink`).
@@ -150,7 +151,8 @@ impl Files {
                 let below: Vec<OwnedFd> = below.collect::<Result<_, _>>()?;
                 return changed::in_layer(own, below).map_err(EngineError::ContainerFiles);
             }
-            let parent = images.hold(&record.image).ok().map(|hold| images.snapshot(&hold.image)).transpose()?.flatten();
+            let parent =
+                images.hold(&record.image).ok().map(|hold| images.snapshot(&hold.image)).transpose()?.flatten();
             let before = parent.map(|p| snapshots.layer(&p)).transpose()?;
             changed::between(before, snapshots.layer(&record.snapshot)?).map_err(EngineError::ContainerFiles)
         })
@@ -266,7 +268,7 @@ fn open_path(tree: &Tree, path: &str, container: &str) -> Result<(OwnedFd, PathS
     }
     let fd = tree.root.open(Path::new(path), flags, Mode::empty()).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => missing(),
-        _ => EngineError::ContainerFiles(e),
+        _ => EngineError::FileAccess { path: path.to_owned(), reason: crate::spec::lower(&e) },
     })?;
     let stat = fstat(&fd).map_err(|e| EngineError::ContainerFiles(e.into()))?;
     let link_target = match FileType::from_raw_mode(stat.st_mode) {

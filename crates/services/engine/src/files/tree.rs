@@ -204,7 +204,9 @@ fn resting_points(mut points: Vec<Hung>) -> io::Result<Points> {
         let Some(source) = &point.source else { continue };
         let Ok(mut fd) = open(&source.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) else { continue };
         if !source.within.is_empty() {
-            let Ok(inner) = Root::new(fd).open(Path::new(&source.within), OFlags::PATH, Mode::empty()) else { continue };
+            let Ok(inner) = Root::new(fd).open(Path::new(&source.within), OFlags::PATH, Mode::empty()) else {
+                continue;
+            };
             fd = inner;
         }
         let mount = clone_of(fd.as_fd(), true)?;
@@ -300,6 +302,21 @@ fn make_point(root: &Root, target: &str, mount: BorrowedFd<'_>) -> io::Result<Ow
         parent = root.directory(&path)?;
     }
     Ok(parent)
+}
+
+/// Takes a copy of a mount of a running container, attached nowhere.
+pub(crate) fn mount_of(pid: u32, container: &str, path: &str) -> io::Result<OwnedFd> {
+    let namespace = namespace_of(pid, container)?;
+    let path = path.to_owned();
+    // A thread that was in a container's mount namespace is of no further use.
+    let thread = std::thread::Builder::new().name("mounts".to_owned()).spawn(move || {
+        unshare(NEWNS)?;
+        setns(namespace.as_fd(), NEWNS)?;
+        let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let fd = Root::new(root).open(Path::new(&path), OFlags::PATH, Mode::empty())?;
+        Ok(clone_of(fd.as_fd(), false)?)
+    });
+    thread?.join().unwrap_or_else(|_| Err(Errno::IO.into()))
 }
 
 /// Opens the mount namespace of a container's first process. Its id may have become another process's meanwhile, which

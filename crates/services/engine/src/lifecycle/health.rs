@@ -194,9 +194,7 @@ impl Lifecycle {
             Ok::<_, EngineError>(output)
         };
         let outcome = match tokio::time::timeout(limit, work).await {
-            Ok(Ok(output)) => {
-                Ok(Some((self.execs.inspect(&id).ok().and_then(|e| e.exit_code).unwrap_or(-1), output)))
-            }
+            Ok(Ok(output)) => Ok(Some((self.execs.inspect(&id).ok().and_then(|e| e.exit_code).unwrap_or(-1), output))),
             Ok(Err(e)) => Err(e),
             Err(_) => {
                 self.execs.kill(&id).await;

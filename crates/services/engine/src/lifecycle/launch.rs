@@ -21,6 +21,9 @@ use crate::rootfs::Root;
 use crate::spec::{self, Identity, Input, Net};
 use crate::{EngineError, StartError, identity};
 
+/// The number that the first descriptor has that a shim is given to hold, where it has a network namespace or not.
+const HELD: u32 = 6;
+
 /// Identities kept at most.
 const IDENTITIES: usize = 256;
 
@@ -80,6 +83,20 @@ impl Lifecycle {
             list.push((kind, PathBuf::from(format!("/proc/{}/ns/{what}", task.pid))));
         }
         Ok(list)
+    }
+
+    /// The /dev/shm of the container whose IPC namespace is joined.
+    fn shared_memory(&self, record: &ContainerRecord) -> Result<Option<OwnedFd>, StartError> {
+        let Some(name) = record.host.ipc_mode.strip_prefix("container:") else { return Ok(None) };
+        let join = || StartError::Join { what: "ipc", id: name.to_owned() };
+        let other = self.registry.find(name).map_err(|_| join())?;
+        let view = other.view();
+        if matches!(view.record.host.ipc_mode.as_str(), "private" | "none") {
+            return Err(StartError::NotShareable(other.id.to_string()));
+        }
+        let pid = view.task.as_ref().ok_or_else(join)?.pid;
+        let mount = crate::files::mount_of(pid, other.id.as_str(), "/dev/shm");
+        mount.map(Some).map_err(|source| StartError::ShareMemory { id: other.id.to_string(), source })
     }
 
     /// Does everything up to a running shim. On error nothing stays.
@@ -153,10 +170,13 @@ impl Lifecycle {
     ) -> Result<(Shim, Process), StartError> {
         let sandbox = attached.sandbox.as_ref();
         let links = self.linked(record)?;
-        let files = match plan {
+        let shm = self.shared_memory(record)?;
+        let mut files = match plan {
             NetPlan::Container(other, _) => files::of_other(&self.config, &other.view().record),
             _ => files::write_all(self, record, sandbox)?,
         };
+        // The first of the descriptors that the shim holds.
+        files.shm = shm.as_ref().map(|_| PathBuf::from(format!("/proc/self/fd/{}", HELD)));
         point("start.after-files");
         let folder = self.shims.prepare(&record.id).map_err(StartError::Task)?;
         if let Some(sandbox) = sandbox {
@@ -198,6 +218,7 @@ impl Lifecycle {
             None if matches!(plan, NetPlan::None) => Some(self.networks.solitary().map_err(StartError::Network)?),
             netns => netns,
         };
+        let hold: Vec<OwnedFd> = shm.into_iter().chain(hold).collect();
         let log_dir = open_folder(&self.config.container_folder(&record.id))?;
         point("start.before-spawn");
         let shim = self.shims.spawn(SpawnRequest {

@@ -17,12 +17,6 @@ fn rule(allow: bool, kind: Option<DeviceType>, major: Option<i64>, minor: Option
 
 /// Adds the rules to the limits and returns the nodes to make.
 pub(super) fn add(host: &HostConfig, resources: &mut LinuxResources) -> Result<Vec<Device>, SpecError> {
-    if let Some(request) = host.device_requests.iter().flatten().next() {
-        return Err(SpecError::DeviceDriver {
-            driver: request.driver.clone(),
-            capabilities: request.capabilities.clone().unwrap_or_default(),
-        });
-    }
     resources.devices.push(rule(false, None, None, None, "rwm"));
     if host.privileged {
         resources.devices.push(rule(true, None, None, None, "rwm"));
@@ -70,7 +64,12 @@ fn mapped(mapping: &DeviceMapping, nodes: &mut Vec<Device>, resources: &mut Linu
     Ok(())
 }
 
-fn node(path: &Path, target: PathBuf) -> Option<Device> {
+/// The rule by which a container may use a device.
+pub(super) fn allow(device: &Device, access: &str) -> DeviceRule {
+    rule(true, Some(device.kind), Some(device.major), Some(device.minor), access)
+}
+
+pub(super) fn node(path: &Path, target: PathBuf) -> Option<Device> {
     let meta = std::fs::metadata(path).ok()?;
     let kind = match meta.file_type() {
         t if t.is_block_device() => DeviceType::Block,

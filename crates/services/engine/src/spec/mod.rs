@@ -1,6 +1,7 @@
 //! From a container's configuration to its OCI runtime configuration: pure but for looking at device nodes
 //! and at the daemon's own capabilities.
 
+mod cdi;
 mod devices;
 mod mounts;
 mod process;
@@ -36,6 +37,8 @@ pub enum SpecError {
     BlockDevice { path: String, error: std::io::Error },
     #[error("could not select device driver {driver:?} with capabilities: [{}]", capabilities.iter().map(|c| format!("[{}]", c.join(" "))).collect::<Vec<_>>().join(" "))]
     DeviceDriver { driver: String, capabilities: Vec<Vec<String>> },
+    #[error("CDI device injection failed: unresolvable CDI devices {0}")]
+    CdiDevices(String),
     #[error("Decoding seccomp profile failed: {0}")]
     SeccompProfile(String),
     #[error("{0} is not supported by this host's kernel")]
@@ -65,6 +68,7 @@ impl HasKind for SpecError {
             | SpecError::DeviceRule(_)
             | SpecError::BlockDevice { .. }
             | SpecError::DeviceDriver { .. }
+            | SpecError::CdiDevices(_)
             | SpecError::SeccompProfile(_)
             | SpecError::Label(_)
             | SpecError::Mount(_)
@@ -137,7 +141,7 @@ pub struct Files {
     pub hostname: Option<PathBuf>,
     /// /etc/hosts
     pub hosts: Option<PathBuf>,
-    /// /dev/shm of another container.
+    /// /dev/shm of another container, as the shim has it: a descriptor of a mount that is moved into place.
     pub shm: Option<PathBuf>,
 }
 
@@ -167,7 +171,7 @@ pub fn build(input: &Input<'_>) -> Result<Spec, SpecError> {
         ..Linux::default()
     };
     let domain = Some(input.config.domainname.clone()).filter(|d| !d.is_empty() && !uts_host);
-    Ok(Spec {
+    let mut spec = Spec {
         oci_version: "1.2.1".to_owned(),
         process: Some(process::first(input, capabilities)?),
         root: Some(Root { path: PathBuf::from("rootfs"), readonly: host.readonly_rootfs }),
@@ -177,7 +181,9 @@ pub fn build(input: &Input<'_>) -> Result<Spec, SpecError> {
         hooks: None,
         annotations: host.annotations.clone().unwrap_or_default(),
         linux: Some(linux),
-    })
+    };
+    cdi::inject(host.device_requests.as_deref().unwrap_or_default(), &input.engine.cdi_spec_dirs, &mut spec)?;
+    Ok(spec)
 }
 
 /// The container's cgroup below its parent.

@@ -22,6 +22,7 @@ fn engine() -> EngineConfig {
         ulimits: vec![Ulimit { name: "nofile".to_owned(), hard: 10, soft: 5 }],
         init: false,
         init_path: None,
+        cdi_spec_dirs: Vec::new(),
         no_new_privileges: false,
         log_driver: "json-file".to_owned(),
         log_options: BTreeMap::new(),
