@@ -13,7 +13,7 @@ mod rest;
 pub mod vm;
 mod wait;
 
-pub use client::{Cli, Outcome, Session};
+pub use client::{Cli, Outcome, Session, run};
 pub use daemon::{Daemon, DaemonOptions};
 pub use image::{base_image, busybox_tar};
 pub use residue::Residue;

@@ -15,7 +15,7 @@ fn a_container_becomes_healthy_and_unhealthy_as_its_check_says() {
             "run",
             "-d",
             "--name",
-            "h",
+            "well",
             "--health-cmd",
             "test -e /ok || { echo not yet; exit 1; }",
             "--health-interval",
@@ -27,25 +27,28 @@ fn a_container_becomes_healthy_and_unhealthy_as_its_check_says() {
             "1000",
         ])
         .ok();
-        let status = || state(&daemon, "h", "{{.State.Health.Status}}");
+        let status = || state(&daemon, "well", "{{.State.Health.Status}}");
         assert_eq!(status(), "starting");
         eventually("it is unhealthy", || (status() == "unhealthy").then_some(()));
-        let log = state(&daemon, "h", "{{json (index .State.Health.Log 0)}}");
+        let log = state(&daemon, "well", "{{json (index .State.Health.Log 0)}}");
         assert!(log.contains("\"ExitCode\":1") && log.contains("not yet"), "{log}");
         assert_eq!(docker(&["ps", "-q", "--filter", "health=healthy"]).ok(), "");
-        docker(&["exec", "h", "touch", "/ok"]).ok();
+        docker(&["exec", "well", "touch", "/ok"]).ok();
         eventually("it is healthy", || (status() == "healthy").then_some(()));
         let shown = docker(&["ps", "--filter", "health=healthy", "--format", "{{.Status}}"]).ok();
         assert!(shown.ends_with("(healthy)"), "{shown}");
         assert_eq!(
-            state(&daemon, "h", "{{.State.Health.FailingStreak}} {{len .State.Health.Log}}").split(' ').next(),
+            state(&daemon, "well", "{{.State.Health.FailingStreak}} {{len .State.Health.Log}}").split(' ').next(),
             Some("0")
         );
-        let told = docker(&["events", "--since", "1h", "--until", "0s", "--filter", "container=h"]).ok();
-        assert!(told.contains("health_status: unhealthy") && told.contains("health_status: healthy"), "{told}");
-        docker(&["stop", "-t", "0", "h"]).ok();
+        // `--until 0s` is the whole second that has begun, so the newest events come a little later.
+        eventually("both are told", || {
+            let told = docker(&["events", "--since", "1h", "--until", "0s", "--filter", "container=well"]).ok();
+            (told.contains("health_status: unhealthy") && told.contains("health_status: healthy")).then_some(())
+        });
+        docker(&["stop", "-t", "0", "well"]).ok();
         assert_eq!(status(), "unhealthy");
-        docker(&["rm", "h"]).ok();
+        docker(&["rm", "well"]).ok();
     }
 }
 
@@ -164,18 +167,11 @@ fn a_failing_container_is_started_again_after_growing_pauses_and_as_often_as_its
     eventually("it gives up", || {
         (state(&daemon, "again", "{{.RestartCount}} {{.State.Status}}") == "3 exited").then_some(())
     });
-    let told = daemon.docker(&[
-        "events",
-        "--since",
-        "1h",
-        "--until",
-        "0s",
-        "--filter",
-        "event=start",
-        "--format",
-        "{{.TimeNano}}",
-    ]);
-    let at: Vec<i64> = told.ok().lines().map(|l| l.parse().expect("a number")).collect();
+    let at: Vec<i64> = eventually("all starts are told", || {
+        let flags = ["--since", "1h", "--until", "0s", "--filter", "event=start", "--format", "{{.TimeNano}}"];
+        let told = daemon.docker(&[&["events"], &flags[..]].concat()).ok();
+        (told.lines().count() == 4).then(|| told.lines().map(|l| l.parse().expect("a number")).collect())
+    });
     let pauses: Vec<i64> = at.windows(2).map(|w| (w[1] - w[0]) / 1_000_000).collect();
     assert_eq!(pauses.len(), 3);
     assert!(pauses[0] >= 100 && pauses[1] >= 200 && pauses[2] >= 400, "{pauses:?}");
@@ -206,7 +202,7 @@ fn health_survives_the_daemon_and_checks_go_on() {
             "run",
             "-d",
             "--name",
-            "h",
+            "well",
             "--health-cmd",
             "test ! -e /bad",
             "--health-interval",
@@ -218,7 +214,7 @@ fn health_survives_the_daemon_and_checks_go_on() {
             "1000",
         ])
         .ok();
-    let status = |daemon: &Daemon| state(daemon, "h", "{{.State.Health.Status}}");
+    let status = |daemon: &Daemon| state(daemon, "well", "{{.State.Health.Status}}");
     eventually("it is healthy", || (status(&daemon) == "healthy").then_some(()));
     // What outlives the daemon is written half a second after it changed.
     eventually("it is written down", || {
@@ -228,7 +224,7 @@ fn health_survives_the_daemon_and_checks_go_on() {
     daemon.kill();
     daemon.launch();
     assert_eq!(status(&daemon), "healthy");
-    daemon.docker(&["exec", "h", "touch", "/bad"]).ok();
+    daemon.docker(&["exec", "well", "touch", "/bad"]).ok();
     eventually("it is unhealthy", || (status(&daemon) == "unhealthy").then_some(()));
 }
 
@@ -245,6 +241,8 @@ fn events_are_remembered_across_daemons_and_found_by_every_filter() {
             filters.iter().for_each(|f| arguments.extend(["--filter", f]));
             daemon.run(cli, &arguments).ok()
         };
+        // The newest are told when their second is over.
+        eventually("the rename is told", || (events(&["event=rename"]) == "container rename").then_some(()));
         assert_eq!(
             events(&["type=container", "container=told"]),
             "container create\ncontainer attach\ncontainer start\ncontainer die"

@@ -89,11 +89,12 @@ impl<'a> Request<'a> {
         self
     }
 
-    fn head(&self, prefix: &str, host: &Host, agent: &str, upgrade: bool) -> Vec<u8> {
+    fn head(&self, prefix: &str, client: &Client, upgrade: bool) -> Vec<u8> {
+        let (host, agent) = (&client.host, &client.agent);
         let name = match host {
             // What Docker's client sends over a unix socket, so that logs read alike.
-            Host::Unix(_) => "api.moby.localhost",
-            Host::Tcp(address) => address,
+            Host::Unix(_) | Host::Ssh(_) => "api.moby.localhost",
+            Host::Tcp(address) | Host::Tls(address, _) => address,
         };
         let mut head = format!(
             "{} {prefix}{}{} HTTP/1.1\r\nHost: {name}\r\nUser-Agent: {agent}\r\n",
@@ -102,6 +103,9 @@ impl<'a> Request<'a> {
             self.query.as_str()
         );
         for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        for (name, value) in &client.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         if upgrade {
@@ -254,6 +258,8 @@ pub struct Client {
     /// Whether the version is settled: given by the user, or confirmed by an answer.
     settled: Cell<bool>,
     agent: String,
+    /// Sent with every request.
+    headers: Vec<(String, String)>,
     idle: RefCell<Option<Connection>>,
 }
 
@@ -265,8 +271,27 @@ impl Client {
             version: Cell::new(pinned.unwrap_or(Version::NEWEST)),
             settled: Cell::new(pinned.is_some()),
             agent: agent.to_owned(),
+            headers: Vec::new(),
             idle: RefCell::new(None),
         }
+    }
+
+    /// Adds headers to every request (`HttpHeaders` of the configuration); `User-Agent` takes the place of ours. Names and
+    /// values that HTTP does not allow are left out.
+    #[must_use]
+    pub fn with_headers(mut self, headers: impl IntoIterator<Item = (String, String)>) -> Self {
+        let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+        for (name, value) in headers {
+            if name.is_empty() || !name.chars().all(token) || value.chars().any(|c| c.is_control()) {
+                continue;
+            }
+            if name.eq_ignore_ascii_case("user-agent") {
+                self.agent = value;
+            } else {
+                self.headers.push((name, value));
+            }
+        }
+        self
     }
 
     /// Returns the daemon's address.
@@ -323,7 +348,7 @@ impl Client {
         upgrade: bool,
     ) -> Result<(), Error> {
         let sending = |source| Error::Transfer { operation: "sending the request", source };
-        let head = request.head(prefix, &self.host, &self.agent, upgrade);
+        let head = request.head(prefix, self, upgrade);
         connection.write_all(&head).map_err(sending)?;
         let Body::Stream(source) = &mut request.body else { return Ok(()) };
         let mut buffer = vec![0; 64 << 10];

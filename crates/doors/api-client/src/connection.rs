@@ -36,6 +36,8 @@ impl Connection {
                 let _ = s.set_nodelay(true);
                 Socket::Tcp(s)
             }),
+            Host::Tls(address, tls) => tls.connect(address).map(Socket::Unix),
+            Host::Ssh(login) => login.connect().map(Socket::Unix),
         };
         match socket {
             Ok(socket) => Ok(Self { socket, buffer: Vec::new(), used: 0 }),

@@ -4,6 +4,9 @@ use std::fmt;
 
 use wharf_error::{HasKind, Kind};
 
+use crate::ssh::Login;
+use crate::tls::Tls;
+
 /// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
@@ -11,6 +14,10 @@ pub enum Host {
     Unix(String),
     /// A TCP address, `host:port`, without TLS.
     Tcp(String),
+    /// A TCP address with TLS.
+    Tls(String, Tls),
+    /// Another machine's daemon, by ssh.
+    Ssh(Login),
 }
 
 /// An address that is none, with Docker's texts.
@@ -45,8 +52,23 @@ impl Host {
     /// Reads an address: `unix://PATH`, `tcp://HOST[:PORT]`, a bare `/path`, `HOST[:PORT]`, or nothing for the default.
     ///
     /// # Errors
-    /// Fails with Docker's text for what is no address; ssh, npipe, fd and TLS are refused by name.
+    /// Fails with Docker's text for what is no address; npipe and fd are refused by name.
     pub fn parse(text: &str) -> Result<Self, HostError> {
+        Self::read(text, "2375")
+    }
+
+    /// Reads an address to which TLS is spoken, if it is one of TCP.
+    ///
+    /// # Errors
+    /// As [`Host::parse`].
+    pub fn parse_for_tls(text: &str, tls: Tls) -> Result<Self, HostError> {
+        Ok(match Self::read(text, "2376")? {
+            Host::Tcp(address) => Host::Tls(address, tls),
+            other => other,
+        })
+    }
+
+    fn read(text: &str, default_port: &str) -> Result<Self, HostError> {
         let text = text.trim();
         let text = if text.is_empty() { Self::DEFAULT } else { text };
         let format = || HostError::Format(text.to_owned());
@@ -70,13 +92,12 @@ impl Host {
                     _ => (address, ""),
                 };
                 let name = if name.is_empty() { "localhost" } else { name };
-                let port = if port.is_empty() { "2375" } else { port };
+                let port = if port.is_empty() { default_port } else { port };
                 port.parse::<u16>().map_err(|_| format())?;
                 Ok(Host::Tcp(format!("{name}:{port}")))
             }
-            "ssh" | "npipe" | "fd" | "https" => {
-                Err(HostError::Scheme { scheme: scheme.to_owned(), address: text.to_owned() })
-            }
+            "ssh" => Login::parse(rest).map(Host::Ssh).ok_or_else(format),
+            "npipe" | "fd" | "https" => Err(HostError::Scheme { scheme: scheme.to_owned(), address: text.to_owned() }),
             _ => Err(format()),
         }
     }
@@ -86,7 +107,12 @@ impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Host::Unix(path) => write!(f, "unix://{path}"),
-            Host::Tcp(address) => write!(f, "tcp://{address}"),
+            Host::Tcp(address) | Host::Tls(address, _) => write!(f, "tcp://{address}"),
+            Host::Ssh(login) => {
+                let user = login.user.as_ref().map(|u| format!("{u}@")).unwrap_or_default();
+                let port = login.port.map(|p| format!(":{p}")).unwrap_or_default();
+                write!(f, "ssh://{user}{}{port}{}", login.host, login.path)
+            }
         }
     }
 }

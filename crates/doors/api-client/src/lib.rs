@@ -1,4 +1,4 @@
-//! REST client for the command line: unix and tcp sockets, streamed bodies and hijacked connections.
+//! REST client for the command line: unix sockets, tcp with and without TLS, ssh; streamed bodies and hijacked connections.
 //!
 //! It is synchronous and keeps one idle connection. The API version is not asked for: the first request names the
 //! newest we speak, and a daemon that is older answers with its own, which is used from then on. A body that cannot be
@@ -12,6 +12,8 @@ mod error;
 mod host;
 mod message;
 mod query;
+mod ssh;
+mod tls;
 mod version;
 
 pub use client::{Body, Client, Hijacked, Pending, Reply, Request, Streamed};
@@ -20,6 +22,8 @@ pub use error::Error;
 pub use host::{Host, HostError};
 pub use message::Head;
 pub use query::{Query, escape_path};
+pub use ssh::Login;
+pub use tls::{Material, Tls, TlsError};
 pub use version::Version;
 
 #[cfg(test)]

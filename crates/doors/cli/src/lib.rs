@@ -5,9 +5,9 @@
 //! people or scripts may depend on them; help texts are our own.
 //!
 //! Weaker than docker 28.2.2, on purpose or for now: commands whose feature is not there say so
-//! ([`table::Action::Later`]); templates over a whole struct leave out fields that JSON
-//! omits; `config.json`'s proxies and headers are not read; TCP is without TLS; `stats` prints one
-//! reading a second. `run -d` does not wait for the container, `exec` does not inspect it, and no command asks `/_ping`:
+//! ([`table::Action::Later`]); templates over a whole struct leave out fields that JSON omits; contexts are not read from
+//! zip archives; `stats` prints one reading a second. `run -d` does not wait for the container, `exec` does not inspect
+//! it, and no command asks `/_ping`:
 //! each saves a round trip.
 
 pub mod commands;
@@ -17,8 +17,10 @@ pub mod credentials;
 pub mod exit;
 pub mod format;
 pub mod help;
+pub mod man;
 pub mod parse;
 pub mod platform;
+pub mod plugins;
 pub mod reference;
 pub mod session;
 pub mod shape;
@@ -70,6 +72,15 @@ fn execute(words: &[String]) -> Result<(), Exit> {
     {
         return commands::completion::complete(rest, first == "__complete");
     }
+    if let [first, folder] = words
+        && first == "__man"
+    {
+        return man::write(std::path::Path::new(folder));
+    }
+    if let Some((globals, word)) = parse::stranger(words) {
+        // It does not come back if there is such a plugin.
+        plugins::become_plugin(&Shell::new(&globals)?, &word, words)?;
+    }
     match parse::parse(words)? {
         Request::Help(command, note) => {
             eprint!("{note}");
@@ -83,7 +94,11 @@ fn execute(words: &[String]) -> Result<(), Exit> {
         Request::Run(globals, matches) => {
             let mut shell = Shell::new(&globals)?;
             match matches.command.action {
-                Action::Run(command) => command(&mut shell, &matches),
+                Action::Run(command) => {
+                    let done = command(&mut shell, &matches);
+                    plugins::hooks(&shell, &matches, done.as_ref().err());
+                    done
+                }
                 Action::Later(feature) => Err(Exit::new(format!(
                     "{}: not available yet: {feature} will come with a later release of {PRODUCT}",
                     matches.command.full_name()

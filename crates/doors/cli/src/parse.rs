@@ -87,6 +87,16 @@ pub enum Request {
     Version,
 }
 
+/// The first word that is no global flag, if it names none of our commands or the configuration may give it to a plugin
+/// (`builder`, which Docker's client lets be aliased); with the flags before it.
+pub fn stranger(words: &[String]) -> Option<(Matches, String)> {
+    let top = table::find("")?;
+    let mut globals = Matches { command: top, args: Vec::new(), given: Vec::new() };
+    let rest = read(&mut globals, words, false).ok()?;
+    let word = rest.first()?;
+    (table::find(word).is_none() || word == "builder").then(|| (globals, word.clone()))
+}
+
 /// Understands the words after the program's name.
 ///
 /// # Errors

@@ -4,18 +4,64 @@ use std::cell::OnceCell;
 use std::io::Write;
 use std::path::PathBuf;
 
-use wharf_api_client::{Client, Host};
+use wharf_api_client::{Client, Host, Material, Tls};
 
 use crate::config::{self, Config};
 use crate::exit::Exit;
 use crate::parse::Matches;
+
+/// `--tls`, `--tlsverify` and the files they use.
+#[derive(Debug)]
+struct TlsFlags {
+    verify: bool,
+    authorities: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+}
+
+impl TlsFlags {
+    /// What the flags and the environment ask for; nothing unless one of them does.
+    fn read(globals: &Matches, verify: bool, tls: bool) -> Option<TlsFlags> {
+        let verify = globals.bool("tlsverify") || (verify && !globals.changed("tlsverify"));
+        let named = |flag: &str| globals.changed(flag).then(|| PathBuf::from(globals.text(flag)));
+        let flags =
+            TlsFlags { verify, authorities: named("tlscacert"), certificate: named("tlscert"), key: named("tlskey") };
+        (globals.bool("tls") || tls || verify).then_some(flags)
+    }
+
+    /// Reads the files: those that are named, or else those of `DOCKER_CERT_PATH` or the configuration's folder that
+    /// are there.
+    fn material(&self, folder: &std::path::Path) -> Result<Material, Exit> {
+        let default = std::env::var_os("DOCKER_CERT_PATH").filter(|p| !p.is_empty());
+        let default = default.map_or_else(|| folder.to_owned(), PathBuf::from);
+        let mut material = config::material(&default, !self.verify);
+        let named = [
+            (&self.authorities, &mut material.authorities),
+            (&self.certificate, &mut material.certificate),
+            (&self.key, &mut material.key),
+        ];
+        for (path, content) in named {
+            if let Some(path) = path {
+                let read = std::fs::read(path).map_err(|e| {
+                    Exit::new(format!(
+                        "Failed to initialize: unable to resolve docker endpoint: open {}: {}",
+                        path.display(),
+                        crate::exit::go_text(&e)
+                    ))
+                });
+                *content = Some(read?);
+            }
+        }
+        Ok(material)
+    }
+}
 
 /// The surroundings of one command.
 pub struct Shell {
     folder: PathBuf,
     context: String,
     host: Option<String>,
-    tls: bool,
+    tls: Option<TlsFlags>,
     config: OnceCell<Config>,
     client: OnceCell<Client>,
 }
@@ -49,7 +95,7 @@ impl Shell {
             folder: config::folder(if globals.changed("config") { globals.text("config") } else { "" }),
             context: globals.text("context").to_owned(),
             host,
-            tls: globals.bool("tls") || globals.bool("tlsverify") || set("DOCKER_TLS_VERIFY") || set("DOCKER_TLS"),
+            tls: TlsFlags::read(globals, set("DOCKER_TLS_VERIFY"), set("DOCKER_TLS")),
             config: OnceCell::new(),
             client: OnceCell::new(),
         })
@@ -86,11 +132,24 @@ impl Shell {
         given.filter(|h| !h.is_empty()).unwrap_or_else(|| Host::DEFAULT.into())
     }
 
-    fn address(&self) -> Result<String, Exit> {
-        match self.context() {
-            c if c == DEFAULT_CONTEXT => Ok(self.default_host()),
-            c => config::context_host(&self.folder, &c),
-        }
+    fn address(&self) -> Result<Host, Exit> {
+        let (host, material) = match self.context() {
+            c if c == DEFAULT_CONTEXT => {
+                let material = self.tls.as_ref().map(|flags| flags.material(&self.folder)).transpose()?;
+                (self.default_host(), material)
+            }
+            c => {
+                let endpoint = config::context_endpoint(&self.folder, &c)?;
+                (endpoint.host, endpoint.tls)
+            }
+        };
+        Ok(match material {
+            Some(material) if host.trim().starts_with("tcp:") || !host.contains("://") && !host.starts_with('/') => {
+                let tls = Tls::new(&material).map_err(|e| Exit::new(wharf_error::Chain(&e).to_string()))?;
+                Host::parse_for_tls(&host, tls)?
+            }
+            _ => Host::parse(&host)?,
+        })
     }
 
     /// Returns the client, which is made on first use.
@@ -101,10 +160,7 @@ impl Shell {
         if let Some(c) = self.client.get() {
             return Ok(c);
         }
-        let host = Host::parse(&self.address()?)?;
-        if self.tls && matches!(host, Host::Tcp(_)) {
-            return Err(Exit::new("connecting by TLS is not available yet"));
-        }
+        let host = self.address()?;
         let pinned = match std::env::var("DOCKER_API_VERSION") {
             Ok(v) if !v.is_empty() => {
                 Some(v.parse().map_err(|_| Exit::new(format!("invalid DOCKER_API_VERSION: {v}")))?)
@@ -112,7 +168,9 @@ impl Shell {
             _ => None,
         };
         let agent = format!("Docker-Client/{} (linux)", crate::VERSION);
-        Ok(self.client.get_or_init(|| Client::new(host, pinned, &agent)))
+        Ok(self
+            .client
+            .get_or_init(|| Client::new(host, pinned, &agent).with_headers(self.config().http_headers.clone())))
     }
 
     /// Writes to standard output.

@@ -262,9 +262,9 @@ impl Drop for IdFile<'_> {
 
 /// Makes a container, with the image fetched where it must be; returns its ID.
 fn make(shell: &Shell, m: &Matches, body: ContainerCreateRequest) -> Result<String, Exit> {
-    if m.bool("use-api-socket") {
-        return Err(Exit::new("--use-api-socket is not available yet"));
-    }
+    let mut body = body;
+    let credentials = if m.bool("use-api-socket") { give_socket(shell, &mut body)? } else { None };
+    proxies(shell, &mut body)?;
     let id_file = IdFile::create(m.text("cidfile"))?;
     let image = body.config.image.clone();
     let quiet = m.bool("quiet");
@@ -298,5 +298,75 @@ fn make(shell: &Shell, m: &Matches, body: ContainerCreateRequest) -> Result<Stri
         shell.warn(&format!("WARNING: {warning}"));
     }
     id_file.write(&made.id)?;
+    if let Some(credentials) = credentials {
+        put_credentials(shell, &made.id, &credentials)?;
+    }
     Ok(made.id)
+}
+
+/// Where the container finds the registries' credentials with `--use-api-socket`.
+const CREDENTIALS: &str = "/run/secrets/docker";
+
+/// Mounts the daemon's socket; returns the credentials that are to be put into the container.
+fn give_socket(shell: &Shell, body: &mut ContainerCreateRequest) -> Result<Option<Vec<u8>>, Exit> {
+    let wharf_api_client::Host::Unix(socket) = shell.client()?.host() else {
+        return Err(Exit::new(format!(
+            "flag --use-api-socket can only be used with unix sockets: docker endpoint {} incompatible",
+            shell.client()?.host()
+        )));
+    };
+    let mount = wharf_api_types::Mount {
+        r#type: "bind".to_owned(),
+        source: socket.clone(),
+        target: "/var/run/docker.sock".to_owned(),
+        bind_options: Some(wharf_api_types::BindOptions::default()),
+        ..wharf_api_types::Mount::default()
+    };
+    body.host_config.get_or_insert_default().mounts.get_or_insert_default().push(mount);
+    let env = body.config.env.get_or_insert_default();
+    let file = std::fs::read(shell.folder().join("config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_slice(&file).unwrap_or_default();
+    let known = config["auths"].as_object().is_some_and(|a| a.values().any(|v| v.get("auth").is_some()));
+    // Who names a configuration knows what he does.
+    if !known || env.iter().any(|e| e.starts_with("DOCKER_CONFIG=")) {
+        return Ok(None);
+    }
+    env.push(format!("DOCKER_CONFIG={CREDENTIALS}"));
+    Ok(Some(serde_json::json!({ "auths": config["auths"] }).to_string().into_bytes()))
+}
+
+fn put_credentials(shell: &Shell, id: &str, json: &[u8]) -> Result<(), Exit> {
+    use wharf_archive::{Entry, EntryKind, Time, Writer};
+    let failed = |e: wharf_archive::ArchiveError| Exit::new(wharf_error::Chain(&e).to_string());
+    let now = Time { seconds: 0, nanoseconds: 0 };
+    let mut archive = Vec::new();
+    let mut writer = Writer::new(&mut archive);
+    let folders = CREDENTIALS.match_indices('/').skip(1).map(|(i, _)| &CREDENTIALS[1..i]).chain([&CREDENTIALS[1..]]);
+    for folder in folders {
+        let entry = Entry::plain(&format!("{folder}/"), EntryKind::Directory, 0o755, 0, now);
+        writer.entry(&entry, &mut std::io::empty()).map_err(failed)?;
+    }
+    let name = format!("{}/config.json", &CREDENTIALS[1..]);
+    let entry = Entry::plain(&name, EntryKind::File, 0o600, json.len() as u64, now);
+    writer.entry(&entry, &mut &*json).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    let request = Request::new("PUT", super::path("containers", id, "/archive")).query(Query::new().with("path", "/"));
+    shell.client()?.call(request.stream("application/x-tar", &mut archive.as_slice()))?;
+    Ok(())
+}
+
+/// Adds the proxies of the configuration, unless the user names them.
+fn proxies(shell: &Shell, body: &mut ContainerCreateRequest) -> Result<(), Exit> {
+    if shell.config().proxies.is_empty() {
+        return Ok(());
+    }
+    let proxies = shell.config().proxies_of(&shell.client()?.host().to_string());
+    let env = body.config.env.get_or_insert_default();
+    for (name, value) in proxies {
+        let given = |e: &String| e.split('=').next() == Some(&name);
+        if !env.iter().any(given) {
+            env.push(format!("{name}={value}"));
+        }
+    }
+    Ok(())
 }

@@ -155,7 +155,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[CONTEXT_CREATE],
-        action: Action::Later("stored contexts"),
+        action: Action::Run(commands::context::create),
     },
     Command {
         path: "context export",
@@ -167,7 +167,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[],
-        action: Action::Later("stored contexts"),
+        action: Action::Run(commands::context::export),
     },
     Command {
         path: "context import",
@@ -179,7 +179,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[],
-        action: Action::Later("stored contexts"),
+        action: Action::Run(commands::context::import),
     },
     Command {
         path: "context inspect",
@@ -215,7 +215,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[CONTEXT_RM],
-        action: Action::Later("stored contexts"),
+        action: Action::Run(commands::context::remove),
     },
     Command {
         path: "context show",
@@ -239,7 +239,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[CONTEXT_UPDATE],
-        action: Action::Later("stored contexts"),
+        action: Action::Run(commands::context::update),
     },
     Command {
         path: "context use",
@@ -251,7 +251,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[],
-        action: Action::Later("stored contexts"),
+        action: Action::Run(commands::context::set),
     },
     Command {
         path: "events",

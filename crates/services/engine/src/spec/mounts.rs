@@ -43,7 +43,11 @@ fn basic(input: &Input<'_>) -> Vec<Mount> {
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &cgroup),
     ];
     if host.ipc_mode == "host" {
-        list.push(bind("/dev/mqueue", Path::new("/dev/mqueue"), &["rbind", "nosuid", "noexec", "nodev"]));
+        let host = Path::new("/dev/mqueue");
+        // Not every host has it mounted.
+        if host.exists() {
+            list.push(bind("/dev/mqueue", host, &["rbind", "nosuid", "noexec", "nodev"]));
+        }
         list.push(bind("/dev/shm", Path::new("/dev/shm"), &["rbind", "nosuid", "noexec", "nodev"]));
         return list;
     }
