@@ -16,8 +16,8 @@ const MODIFIED: u32 = 0;
 const ADDED: u32 = 1;
 const DELETED: u32 = 2;
 
-/// What the runtime makes in every container to mount on; Docker has them in a layer of their own, which it does not
-/// show (moby `daemon/initlayer`).
+/// What the runtime makes in every container to mount on. Where layers are stacked these are in a layer of their own
+/// below; here they are left out by name.
 const STUBS: &[&str] = &[
     "/.dockerenv",
     "/dev",
@@ -134,13 +134,10 @@ pub(super) fn in_layer(own: OwnedFd, below: Vec<OwnedFd>) -> io::Result<Vec<File
                 }
                 continue;
             }
-            if !is_stub(&path) {
-                match &before {
-                    None => changes.add(&path, ADDED),
-                    Some(old) if is_folder(old) && is_folder(&stat) && same(old, &stat) => {}
-                    Some(old) if holds_stubs(&path, old, &stat) => {}
-                    Some(_) => changes.add(&path, MODIFIED),
-                }
+            match &before {
+                None => changes.add(&path, ADDED),
+                Some(old) if is_folder(old) && is_folder(&stat) && same(old, &stat) => {}
+                Some(_) => changes.add(&path, MODIFIED),
             }
             if is_folder(&stat) {
                 let own = open_folder(&level.own, &name)?;
@@ -250,7 +247,6 @@ mod tests {
         }
         fs::create_dir_all(own.join("etc")).expect("made");
         fs::create_dir_all(own.join("opq")).expect("made");
-        fs::create_dir_all(own.join("proc")).expect("made");
         fs::write(own.join("etc/new"), "").expect("written");
         let whiteout = own.join("etc/a");
         rustix::fs::mknodat(rustix::fs::CWD, &whiteout, FileType::CharacterDevice, Mode::empty(), 0).expect("made");
