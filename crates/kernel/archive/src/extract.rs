@@ -60,7 +60,7 @@ pub fn extract(
     parents: &[OwnedFd],
     whiteouts: Whiteouts,
 ) -> Result<Extracted, ArchiveError> {
-    run(stream, Root::new(root), PathBuf::new(), parents, whiteouts, Copying::default())
+    unpack(stream, Root::new(root), PathBuf::new(), parents, whiteouts, Copying::default())
 }
 
 /// How an archive is copied into a tree that is in use (`docker cp`).
@@ -84,10 +84,10 @@ pub fn copy_into(
     how: Copying,
 ) -> Result<Extracted, ArchiveError> {
     let folder = folder.strip_prefix("/").unwrap_or(folder).to_owned();
-    run(stream, Root::new(root), folder, &[], Whiteouts::Keep, how)
+    unpack(stream, Root::new(root), folder, &[], Whiteouts::Keep, how)
 }
 
-fn run(
+fn unpack(
     stream: &mut dyn BufRead,
     root: Root,
     base: PathBuf,
