@@ -155,6 +155,33 @@ fn burst(engine: &Engine) -> Result<(), String> {
     results.into_iter().collect()
 }
 
+/// A file of 64 MB into the container that execs run in, and out again.
+fn copy(engine: &Engine) -> Result<(), String> {
+    let folder = std::env::temp_dir();
+    let file = folder.join(format!("bench-cp-{}", std::process::id()));
+    if !file.exists() {
+        std::fs::write(&file, vec![b'x'; 64 << 20]).map_err(|e| e.to_string())?;
+    }
+    let path = file.display().to_string();
+    engine.docker(&["cp", &path, "bench-exec:/file"])?;
+    engine.docker(&["cp", "bench-exec:/file", &format!("{path}-back")])
+}
+
+/// How long after its fact an event reaches a client that listens: a kill of a container of its own, heard by REST.
+fn event(engine: &Engine) -> Result<(), String> {
+    use std::io::BufRead;
+    let wrong = |e: std::io::Error| format!("{}: {e}", engine.label);
+    let filters = "%7B%22event%22:[%22kill%22]%7D";
+    let mut open = engine.rest.open("GET", &format!("/v1.51/events?filters={filters}"), &[], b"").map_err(wrong)?;
+    let told = engine.rest.post("/v1.51/containers/bench-exec/kill?signal=CONT", &serde_json::Value::Null);
+    if told.status != 204 {
+        return Err(format!("{}: kill: {}", engine.label, told.status));
+    }
+    // The chunk's size, then the event.
+    let mut line = String::new();
+    open.stream.read_line(&mut line).and_then(|_| open.stream.read_line(&mut line)).map(drop).map_err(wrong)
+}
+
 /// 50 MB of lines through the container's log and back through `docker logs`.
 fn log_round_trip(engine: &Engine) -> Result<(), String> {
     let name = format!("bench-log-{}", std::process::id());
@@ -211,6 +238,12 @@ fn timings(engines: &[Engine], rounds: usize, wanted: &dyn Fn(&str) -> bool) -> 
         ("exec c true", rounds, 1.0, exec),
         ("  by REST, exec", rounds, 1.0, &|e| e.rest_exec("bench-exec")),
         ("40 runs, 8 at a time, each", 3, 40.0, &burst),
+        ("ps", rounds, 1.0, &|e| e.docker(&["ps", "-a"])),
+        ("inspect", rounds, 1.0, &|e| e.docker(&["inspect", "bench-exec"])),
+        ("stats --no-stream", 3, 1.0, &|e| e.docker(&["stats", "--no-stream", "bench-exec"])),
+        ("logs --tail 10", rounds, 1.0, &|e| e.docker(&["logs", "--tail", "10", "bench-exec"])),
+        ("cp of 64 MB, in and out", 3, 1.0, &copy),
+        ("a kill and its event, by REST", rounds, 1.0, &event),
         ("version (own CLI)", rounds, 1.0, &|e| e.docker(&["version"])),
         ("50 MB through the log and back", 3, 1.0, &log_round_trip),
     ];
@@ -222,6 +255,10 @@ fn timings(engines: &[Engine], rounds: usize, wanted: &dyn Fn(&str) -> bool) -> 
     for (name, rounds, divisor, measure) in rows.iter().filter(|(name, ..)| wanted(name)) {
         let values = medians(engines, *rounds, measure)?;
         print(name, "ms", &values.iter().map(|v| v / divisor).collect::<Vec<_>>());
+    }
+    for suffix in ["", "-back"] {
+        // Only `cp` makes them.
+        let _ = std::fs::remove_file(std::env::temp_dir().join(format!("bench-cp-{}{suffix}", std::process::id())));
     }
     engines.iter().try_for_each(|e| e.docker(&["rm", "-f", "bench-exec"]))
 }
