@@ -239,7 +239,8 @@ impl Files {
                 PointSource::Volume { name, subpath, .. } => {
                     Some(Source { path: self.volumes.data(name), within: subpath.clone() })
                 }
-                PointSource::Tmpfs { .. } => None,
+                // An image's files are mounted by the start; a container that does not run has none of them.
+                PointSource::Tmpfs { .. } | PointSource::Image { .. } => None,
             };
             Hung { target: point.target.clone(), source, read_only: point.read_only }
         });
