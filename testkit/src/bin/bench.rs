@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use testkit::registry::{Registry, layer};
 use testkit::{Cli, Daemon, DaemonOptions, Rest};
 
 /// One engine under measurement.
@@ -230,6 +231,14 @@ fn timings(engines: &[Engine], rounds: usize, wanted: &dyn Fn(&str) -> bool) -> 
     let run: Measure<'_> = &|e| e.docker(&["run", "--rm", "busybox", "true"]);
     let run_none: Measure<'_> = &|e| e.docker(&["run", "--rm", "--network", "none", "busybox", "true"]);
     let exec: Measure<'_> = &|e| e.docker(&["exec", "bench-exec", "true"]);
+    // The layers do not compress: what is measured is the way, not the decoder.
+    let registry = Registry::plain();
+    registry.put_image("bench", "v1", "amd64", &[layer("a", 32 << 20), layer("b", 32 << 20)]);
+    let name = registry.name("bench:v1");
+    let pull = |e: &Engine| {
+        e.docker(&["pull", "-q", &name])?;
+        e.docker(&["rmi", &name])
+    };
     let rows: &[(&str, usize, f64, Measure<'_>)] = &[
         ("run --rm busybox true", rounds, 1.0, run),
         ("  by REST", rounds, 1.0, &|e| e.rest_run("bridge")),
@@ -246,6 +255,7 @@ fn timings(engines: &[Engine], rounds: usize, wanted: &dyn Fn(&str) -> bool) -> 
         ("a kill and its event, by REST", rounds, 1.0, &event),
         ("version (own CLI)", rounds, 1.0, &|e| e.docker(&["version"])),
         ("50 MB through the log and back", 3, 1.0, &log_round_trip),
+        ("pull 64 MB from loopback, and rmi", 3, 1.0, &pull),
     ];
     for engine in engines {
         // A container of this name may be left of a bench that was interrupted.

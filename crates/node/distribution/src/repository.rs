@@ -448,6 +448,23 @@ impl Repository {
         document::identify(bytes.to_vec(), &kind, subject)
     }
 
+    /// Fetches a small blob into memory, and verifies it.
+    ///
+    /// # Errors
+    /// [`DistributionError::Digest`], [`DistributionError::Document`] where it is larger than `limit`, and those of
+    /// requests.
+    pub async fn small_blob(&self, blob: &Descriptor, limit: u64) -> Result<Vec<u8>, DistributionError> {
+        let subject = blob.digest.to_string();
+        let ask = Ask::new(Method::GET, self.place(&format!("blobs/{}", blob.digest)));
+        let (mut answer, url) = self.read(|c| c.pull, &ask, &subject).await?;
+        let failed = |source| DistributionError::Request { method: "Get".to_owned(), url, source };
+        let bytes = answer.whole(limit.min(blob.size) as usize).await.map_err(failed)?;
+        let reason = format!("more than {} bytes", limit.min(blob.size));
+        let bytes = bytes.ok_or(DistributionError::Document { subject, reason })?;
+        let (expected, found) = (blob.digest.clone(), document::digest_of(&bytes));
+        if found == expected { Ok(bytes.to_vec()) } else { Err(DistributionError::Digest { expected, found }) }
+    }
+
     /// Lists the tags, page by page.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod network;
 pub mod processes;
 pub mod progress;

@@ -448,7 +448,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[MANIFEST_ANNOTATE],
-        action: Action::Later("lists of manifests"),
+        action: Action::Run(commands::manifest::annotate),
     },
     Command {
         path: "manifest create",
@@ -460,7 +460,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, usize::MAX),
         interspersed: true,
         flags: &[MANIFEST_CREATE],
-        action: Action::Later("lists of manifests"),
+        action: Action::Run(commands::manifest::create),
     },
     Command {
         path: "manifest inspect",
@@ -472,7 +472,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 2),
         interspersed: true,
         flags: &[MANIFEST_INSPECT],
-        action: Action::Later("lists of manifests"),
+        action: Action::Run(commands::manifest::inspect),
     },
     Command {
         path: "manifest push",
@@ -484,7 +484,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[MANIFEST_PUSH],
-        action: Action::Later("lists of manifests"),
+        action: Action::Run(commands::manifest::push),
     },
     Command {
         path: "manifest rm",
@@ -496,7 +496,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, usize::MAX),
         interspersed: true,
         flags: &[],
-        action: Action::Later("lists of manifests"),
+        action: Action::Run(commands::manifest::remove),
     },
     Command {
         path: "pull",
