@@ -126,8 +126,15 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
     let storage_driver = settings.given("storage-driver").map(str::to_owned);
     let registries = config::registries(settings)?;
     let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
-    let shim = config::shim(settings)?;
-    let setup = Setup { config: engine, network, shim, storage_driver, registries, plugins: plugins.clone() };
+    let setup = Setup {
+        config: engine,
+        network,
+        shim: config::shim(settings)?,
+        storage_driver,
+        registries,
+        plugins: plugins.clone(),
+        kept: wharf_build::kept_snapshots,
+    };
     let engine = Arc::new(Engine::open(setup).await?);
     tracing::info!(version = config::VERSION, root = %data_root.display(), %instance, live_restore, "Daemon has completed initialization");
 
@@ -137,7 +144,7 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
         api_version: config::API_VERSION.to_owned(),
         min_api_version: config::MIN_API_VERSION.to_owned(),
         experimental: settings.switch("experimental"),
-        builder_version: "1".to_owned(),
+        builder_version: "2".to_owned(),
     };
     let authorization = Arc::new(Authorization::new(plugins, settings.list("authorization-plugin")));
     let backends = backends::join(engine.clone(), authorization.clone());

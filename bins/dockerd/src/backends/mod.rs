@@ -1,6 +1,7 @@
 //! Joins the API server's backend traits to the engine: names and channels are matched here, and nothing is decided.
 
 mod bodies;
+mod build;
 mod containers;
 mod execs;
 mod images;
@@ -22,6 +23,13 @@ use crate::authorization::Authorization;
 #[derive(Clone)]
 pub struct Joined(Arc<Engine>);
 
+impl Joined {
+    /// The engine.
+    fn engine(&self) -> &Arc<Engine> {
+        &self.0
+    }
+}
+
 /// Makes the backends of an engine.
 pub fn join(engine: Arc<Engine>, authorizer: Arc<Authorization>) -> Backends {
     let joined = Arc::new(Joined(engine));
@@ -33,6 +41,7 @@ pub fn join(engine: Arc<Engine>, authorizer: Arc<Authorization>) -> Backends {
         networks: joined.clone(),
         volumes: joined.clone(),
         registries: joined.clone(),
+        build: Arc::new(build::Building::new(Joined::clone(&joined))),
         events: joined,
         authorizer,
     }

@@ -261,6 +261,70 @@ pub trait EventBackend: Send + Sync {
     fn subscribe(&self, query: query::Events) -> Reply<'_, Outgoing<api::EventMessage>>;
 }
 
+/// What a client of `/session` says of itself in the headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionHead {
+    /// Its id.
+    pub id: String,
+    /// What tells its folders from those of others.
+    pub shared_key: String,
+    /// What it serves.
+    pub methods: Vec<String>,
+}
+
+/// A request to the classic builder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BuildQuery {
+    /// The names that the image gets.
+    pub tags: Vec<String>,
+    /// The Dockerfile's name in the context.
+    pub dockerfile: String,
+    /// Where the context is, if not in the body.
+    pub remote: String,
+    /// The stage to stop at.
+    pub target: String,
+    /// Variables; without a value they are as the daemon has them, which is not at all.
+    pub args: Vec<(String, Option<String>)>,
+    /// Labels.
+    pub labels: Vec<(String, String)>,
+    /// Names for /etc/hosts, `name:address`.
+    pub hosts: Vec<String>,
+    /// Limits, `name=soft:hard`.
+    pub ulimits: Vec<String>,
+    /// Do without the cache.
+    pub no_cache: bool,
+    /// Ask the registry for newer base images.
+    pub pull: bool,
+    /// The network of steps.
+    pub network: String,
+    /// The platform.
+    pub platform: String,
+    /// Size of /dev/shm.
+    pub shm_size: i64,
+    /// Below which cgroup.
+    pub cgroup_parent: String,
+    /// Say only the image's id.
+    pub quiet: bool,
+    /// All layers as one.
+    pub squash: bool,
+    /// A name by which the build can be cancelled.
+    pub id: String,
+}
+
+/// Building.
+pub trait BuildBackend: Send + Sync {
+    /// BuildKit's services for a connection.
+    fn grpc(&self) -> Reply<'_, UnixStream>;
+    /// A client that serves builds.
+    fn session(&self, head: SessionHead) -> Reply<'_, UnixStream>;
+    /// The classic builder.
+    fn build(&self, query: BuildQuery, body: Incoming) -> Reply<'_, Outgoing<api::Progress>>;
+    /// Cancels a build of the classic builder.
+    fn cancel<'a>(&'a self, id: &'a str) -> Reply<'a, ()>;
+    /// Collects parts of the cache: the ids, and the bytes.
+    fn prune(&self, all: bool, keep: Option<u64>, filters: api::Filters) -> Reply<'_, (Vec<String>, u64)>;
+}
+
 /// Everything the server serves.
 #[derive(Clone)]
 pub struct Backends {
@@ -282,4 +346,6 @@ pub struct Backends {
     pub events: Arc<dyn EventBackend>,
     /// Who is asked about every request.
     pub authorizer: Arc<dyn crate::authorize::Authorizer>,
+    /// Building.
+    pub build: Arc<dyn BuildBackend>,
 }

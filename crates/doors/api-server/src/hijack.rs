@@ -258,6 +258,11 @@ async fn drain(client: &Socket) -> Ending {
     }
 }
 
+/// The head that hands a connection over to HTTP/2.
+pub fn upgraded_head() -> Vec<u8> {
+    b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n".to_vec()
+}
+
 /// The head of a successful hijack.
 pub fn success_head(upgrade: bool, multiplexed: bool, further: &[(String, String)]) -> Vec<u8> {
     use std::fmt::Write;

@@ -89,7 +89,11 @@ pub enum Endpoint {
     NoSwarm,
     /// The hijacked session of a BuildKit client, which needs an `Upgrade`.
     Session,
-    /// Nothing was built, so nothing is pruned.
+    /// BuildKit's services on a hijacked connection.
+    Grpc,
+    /// The classic builder.
+    Build,
+    BuildCancel,
     BuildPrune,
     /// Comes with a later feature, which is named.
     Later(&'static str),
@@ -125,7 +129,6 @@ const fn segment(method: &'static str, pattern: &'static str, endpoint: Endpoint
     Row { method, pattern, wild: Wild::Segment, endpoint }
 }
 
-const BUILD: Endpoint = Endpoint::Later("building images");
 const PLUGINS: Endpoint = Endpoint::Later("plugins");
 /// The feature of clusters of engines.
 pub const SWARM_MODE: &str = "swarm mode";
@@ -202,11 +205,11 @@ pub const TABLE: &[Row] = {
         any("PUT", "/volumes/{}", VolumeUpdate),
         any("DELETE", "/volumes/{}", VolumeRemove),
         // building
-        any("POST", "/build", BUILD),
+        any("POST", "/build", Build),
         any("POST", "/build/prune", BuildPrune),
-        any("POST", "/build/cancel", BUILD),
+        any("POST", "/build/cancel", BuildCancel),
         any("POST", "/session", Session),
-        any("POST", "/grpc", Session),
+        any("POST", "/grpc", Grpc),
         // networks
         any("GET", "/networks", NetworkList),
         any("GET", "/networks/", NetworkList),

@@ -22,13 +22,15 @@ pub enum Table {
     Volumes,
     /// What protects work in flight.
     Leases,
+    /// What was built, by id.
+    Builds,
     /// Facts about the store and the daemon itself.
     Meta,
 }
 
 impl Table {
     /// All tables.
-    pub const ALL: [Table; 8] = [
+    pub const ALL: [Table; 9] = [
         Table::Containers,
         Table::Images,
         Table::Tags,
@@ -36,6 +38,7 @@ impl Table {
         Table::Networks,
         Table::Volumes,
         Table::Leases,
+        Table::Builds,
         Table::Meta,
     ];
 
@@ -49,6 +52,7 @@ impl Table {
             Table::Networks => "networks",
             Table::Volumes => "volumes",
             Table::Leases => "leases",
+            Table::Builds => "builds",
             Table::Meta => "meta",
         }
     }

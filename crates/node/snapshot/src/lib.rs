@@ -15,6 +15,7 @@
 mod btrfs;
 mod directory;
 mod error;
+mod kept;
 mod overlay;
 mod trash;
 mod vfs;
@@ -31,6 +32,7 @@ use wharf_types::Mount;
 
 pub use btrfs::Btrfs;
 pub use error::SnapshotError;
+pub use kept::{Kept, Sharing};
 pub use overlay::Overlay;
 pub use trash::Trash;
 pub use vfs::Vfs;

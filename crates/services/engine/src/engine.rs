@@ -11,7 +11,7 @@ use wharf_cgroup::{Layout, Mode};
 use wharf_dns::Resolver;
 use wharf_metadata::Store;
 use wharf_network::{NetworkConfig, Networks};
-use wharf_snapshot::Trash;
+use wharf_snapshot::{Kept, Sharing, Snapshot, Snapshotter, Trash};
 use wharf_task::Shims;
 
 use crate::changes::Changes;
@@ -68,11 +68,31 @@ pub struct Engine {
     pub events: Arc<Events>,
     /// How long actions took.
     pub timings: Arc<crate::metrics::Timings>,
+    /// What builds are made with.
+    pub build: BuildParts,
     config: Arc<EngineConfig>,
     registry: Arc<Registry>,
     net: Arc<Networks>,
     saver: Arc<Saver>,
     writer: Mutex<Option<tokio::task::JoinHandle<()>>>,
+}
+
+/// What the builder needs of the engine.
+pub struct BuildParts {
+    /// Images.
+    pub images: Arc<wharf_image::Images>,
+    /// Layer directories.
+    pub snapshots: Arc<dyn Snapshotter>,
+    /// Which of them the build cache needs.
+    pub kept: Arc<Kept>,
+    /// Records.
+    pub store: Arc<Store>,
+    /// Runs steps.
+    pub steps: crate::Steps,
+    /// Where the daemon's data is.
+    pub data_root: PathBuf,
+    /// Where its run-time state is.
+    pub exec_root: PathBuf,
 }
 
 /// What an engine is opened with besides its configuration.
@@ -83,6 +103,8 @@ pub struct Setup {
     pub network: NetworkConfig,
     /// The shim program.
     pub shim: PathBuf,
+    /// The snapshots that the build cache owns.
+    pub kept: fn(&Store) -> Result<Vec<Snapshot>, wharf_metadata::StoreError>,
     /// Storage driver, or the best one.
     pub storage_driver: Option<String>,
     /// Registries.
@@ -115,7 +137,7 @@ impl Engine {
     /// Opens the stores, reconciles what is recorded with what is there, and goes on where the last engine stopped.
     /// Must run inside a tokio runtime.
     pub async fn open(setup: Setup) -> Result<Engine, OpenError> {
-        let Setup { config, network, shim, storage_driver, registries, plugins } = setup;
+        let Setup { config, network, shim, kept: owned_by_builds, storage_driver, registries, plugins } = setup;
         let config = Arc::new(config);
         // The data root holds other users' secrets; only its own name may be seen (CVE-2021-41091).
         folder(&config.data_root, 0o710)?;
@@ -127,7 +149,13 @@ impl Engine {
         let trash = Arc::new(Trash::open(&config.data_root)?);
         let snapshots = wharf_snapshot::open(&config.data_root, storage_driver.as_deref(), trash)?;
         let content = wharf_content::Store::open(&config.data_root)?;
-        let parts = wharf_image::Parts { metadata: store.clone(), content, snapshots: snapshots.clone() };
+        let kept = Arc::new(Kept::default());
+        for snapshot in owned_by_builds(&store)? {
+            kept.add(&snapshot);
+        }
+        // What the build cache needs too stays when an image goes.
+        let shared: Arc<dyn Snapshotter> = Arc::new(Sharing::new(snapshots.clone(), kept.clone()));
+        let parts = wharf_image::Parts { metadata: store.clone(), content, snapshots: shared };
         let image_store = Arc::new(wharf_image::Images::open(parts)?);
         let shims = Shims::new(shim, config.exec_root.clone());
         let journal = config.data_root.join("wharf");
@@ -135,7 +163,7 @@ impl Engine {
         let events = Arc::new(Events::with_journal(&journal).map_err(failed)?);
         let registry = Arc::new(Registry::default());
         let records = Arc::new(Records::open(store.clone(), &config.exec_root)?);
-        let inventory = recovery::take_stock(&config, &records, &snapshots, &image_store, &shims).await?;
+        let inventory = recovery::take_stock(&config, &records, &snapshots, &image_store, &kept, &shims).await?;
         let endpoints = inventory.endpoints.clone();
         let catalog = Arc::new(Catalog::open(&store)?);
         let specs = catalog.specs();
@@ -170,7 +198,17 @@ impl Engine {
         let writer = tokio::spawn(async move { background.run().await });
         recovery::resume(&lifecycle, &registry, &shims, inventory).await?;
         let host = host_facts();
+        let build = BuildParts {
+            images: image_store.clone(),
+            snapshots: snapshots.clone(),
+            kept,
+            store: store.clone(),
+            steps: crate::Steps { lifecycle: lifecycle.clone() },
+            data_root: config.data_root.clone(),
+            exec_root: config.exec_root.clone(),
+        };
         Ok(Engine {
+            build,
             creator: Arc::new(Creator {
                 config: config.clone(),
                 host: host.clone(),

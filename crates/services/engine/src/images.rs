@@ -33,6 +33,13 @@ impl Images {
         self.events.publish(Subject::Image, action, id.as_str(), attributes);
     }
 
+    /// Tells of an image that the builder made under a name.
+    pub fn tell_built(&self, name: &str, action: &str) {
+        if let Ok(found) = self.store.resolve(name) {
+            self.tell(action, &found.id, name);
+        }
+    }
+
     fn users(&self, id: &ImageId) -> Vec<User> {
         let all = self.registry.all();
         let using = all

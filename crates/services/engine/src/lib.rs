@@ -26,12 +26,14 @@ mod recovery;
 pub mod registries;
 mod rootfs;
 pub mod spec;
+mod steps;
 pub mod streams;
 pub mod system;
 pub mod volumes;
 
 pub use engine::{Engine, Setup};
 pub use error::{EngineError, OpenError, StartError};
+pub use steps::{StepBind, StepEnd, StepNetwork, StepOutput, StepRequest, Steps};
 
 /// Runs work that blocks on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {

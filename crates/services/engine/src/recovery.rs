@@ -60,6 +60,7 @@ pub(crate) async fn take_stock(
     stored: &Records,
     snapshots: &Arc<dyn Snapshotter>,
     images: &wharf_image::Images,
+    kept: &wharf_snapshot::Kept,
     shims: &Shims,
 ) -> Result<Inventory, EngineError> {
     let records = stored.all()?;
@@ -67,11 +68,13 @@ pub(crate) async fn take_stock(
     // Below a container's own layer is its image's init layer, which no other record names.
     let layers = records.values().flat_map(|r| r.snapshot.lowers.iter().chain([&r.snapshot.number]));
     known.extend(layers);
+    known.extend(kept.numbers());
     let strays = snapshots.reconcile(&known)?;
     if !strays.is_empty() {
         tracing::info!(layers = strays.len(), "moved layers that nothing owns to the trash");
     }
     clear_folders(config, &records)?;
+    crate::steps::clear_all(&config.exec_root.join("steps"));
     let mut tasks: HashSet<ContainerId> = shims.list()?.into_iter().collect();
     let mut inventory = Inventory { found: Vec::new(), endpoints: Vec::new() };
     for record in records.into_values() {

@@ -1,5 +1,6 @@
 //! From a routed request to a backend's method and back.
 
+mod build;
 mod containers;
 mod execs;
 mod images;
@@ -85,9 +86,8 @@ pub async fn handle(call: Call) -> Handled {
         | E::VolumeClone
         | E::VolumeExport
         | E::VolumeImport => volumes::handle(call).await,
-        E::PluginList | E::PluginMissing | E::NoManager | E::NoSwarm | E::Session | E::BuildPrune | E::Later(_) => {
-            absent(call).await
-        }
+        E::Session | E::Grpc | E::Build | E::BuildCancel | E::BuildPrune => build::handle(call).await,
+        E::PluginList | E::PluginMissing | E::NoManager | E::NoSwarm | E::Later(_) => absent(call).await,
     }
 }
 
@@ -98,12 +98,6 @@ async fn absent(mut call: Call) -> Handled {
         Endpoint::PluginMissing => Err(ApiError::new(Kind::NotFound, format!("plugin {:?} not found", call.name))),
         Endpoint::NoManager => Err(ApiError::new(Kind::Unavailable, NO_MANAGER)),
         Endpoint::NoSwarm => Err(ApiError::new(Kind::Unavailable, "This node is not part of a swarm")),
-        Endpoint::BuildPrune => {
-            call.query.filters()?;
-            Ok(respond::json(StatusCode::OK, &serde_json::json!({"CachesDeleted": null, "SpaceReclaimed": 0})))
-        }
-        Endpoint::Session if !call.upgrade() => Err(ApiError::invalid("no upgrade proto in request")),
-        Endpoint::Session => Err(ApiError::not_implemented("building images is not implemented")),
         Endpoint::Later(feature) => {
             // A body that is no JSON where JSON belongs is the client's mistake, whatever this engine can do.
             if feature == routes::SWARM_MODE {

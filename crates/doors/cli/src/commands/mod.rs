@@ -1,5 +1,6 @@
 //! What the commands do, one file per family.
 
+pub mod build;
 pub mod completion;
 pub mod context;
 pub mod copy;

@@ -61,7 +61,11 @@ pub fn drain_with(source: &mut impl Read, hear: &mut dyn FnMut(&Progress)) -> Re
     })
 }
 
-fn each(source: &mut impl Read, mut take: impl FnMut(Progress) -> Result<(), Exit>) -> Result<(), Exit> {
+/// Hands on each piece of progress.
+///
+/// # Errors
+/// As [`show`].
+pub fn each(source: &mut impl Read, mut take: impl FnMut(Progress) -> Result<(), Exit>) -> Result<(), Exit> {
     let stream = serde_json::Deserializer::from_reader(BufReader::new(source)).into_iter::<Progress>();
     for progress in stream {
         let progress = progress.map_err(|e| Exit::new(e.to_string()))?;

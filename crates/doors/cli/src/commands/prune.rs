@@ -12,7 +12,7 @@ use crate::parse::Matches;
 use crate::shell::Shell;
 
 /// Asks before deleting, unless told not to; returns whether to go on.
-fn confirmed(m: &Matches, what: &str) -> Result<bool, Exit> {
+pub(super) fn confirmed(m: &Matches, what: &str) -> Result<bool, Exit> {
     if m.bool("force") {
         return Ok(true);
     }

@@ -184,7 +184,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[BUILD],
-        action: Action::Later("building images"),
+        action: Action::Run(commands::build::build),
     },
     Command {
         path: "builder",
@@ -208,7 +208,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[BUILD],
-        action: Action::Later("building images"),
+        action: Action::Run(commands::build::build),
     },
     Command {
         path: "builder prune",
@@ -220,7 +220,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[BUILDER_PRUNE],
-        action: Action::Later("building images"),
+        action: Action::Run(commands::build::prune),
     },
     Command {
         path: "history",
@@ -256,7 +256,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[BUILD],
-        action: Action::Later("building images"),
+        action: Action::Run(commands::build::build),
     },
     Command {
         path: "image history",

@@ -1,0 +1,323 @@
+//! Building: the builder is made when the first build comes, and joined to the engine here.
+
+use std::collections::HashMap;
+use std::io::BufReader;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use wharf_api_server::ApiError;
+use wharf_api_server::backend::{BuildBackend, BuildQuery, ImageBackend, Incoming, Outgoing, Reply, SessionHead};
+use wharf_api_types::{self as api, query};
+use wharf_archive::{Compression, Decoder};
+use wharf_build::{BuildError, BuildRequest, Builder, Collect, Exporter, Frontend, Parts, Pull, Settings};
+use wharf_buildkit::Door;
+use wharf_engine::Engine;
+use wharf_error::Kind;
+
+use super::Joined;
+use super::bodies::BodyReader;
+
+/// Most bytes of the build cache, unless the disk is so small that a tenth of it is less.
+const KEEP: u64 = 20 << 30;
+
+/// The builder, once it was needed.
+pub struct Building {
+    joined: Joined,
+    opened: tokio::sync::OnceCell<(Arc<Builder>, Door)>,
+    running: Mutex<HashMap<String, tokio::task::AbortHandle>>,
+}
+
+/// Fetches base images by the same way as `docker pull`.
+struct Puller(Joined);
+
+impl Pull for Puller {
+    fn pull<'a>(
+        &'a self,
+        name: &'a str,
+        platform: &'a str,
+        credentials: Option<(String, String)>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), BuildError>> + Send + 'a>> {
+        Box::pin(async move {
+            let failed = |e: ApiError| BuildError::new(e.kind, e.message);
+            let auth = credentials.map(|(user, secret)| {
+                let json = serde_json::json!({"username": user, "password": secret}).to_string();
+                // The API's form: base64 with the alphabet for addresses.
+                wharf_build::base64_text(json.as_bytes()).replace('+', "-").replace('/', "_")
+            });
+            let (image, tag) = (name.to_owned(), String::new());
+            let wanted = query::ImagePull { image, tag, platform: platform.to_owned(), auth: auth.unwrap_or_default() };
+            let mut lines = ImageBackend::pull(&self.0, wanted).await.map_err(failed)?;
+            while let Some(line) = lines.recv().await {
+                let line = line.map_err(failed)?;
+                if !line.error.is_empty() {
+                    return Err(BuildError::new(Kind::NotFound, line.error));
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Building {
+    /// Nothing is opened yet.
+    pub fn new(joined: Joined) -> Self {
+        Self { joined, opened: tokio::sync::OnceCell::new(), running: Mutex::default() }
+    }
+
+    async fn open(&self) -> Result<&(Arc<Builder>, Door), ApiError> {
+        self.opened
+            .get_or_try_init(|| async {
+                let joined = self.joined.clone();
+                let opening = tokio::task::spawn_blocking(move || open_builder(&joined));
+                let builder = opening.await.map_err(|e| ApiError::new(Kind::System, e.to_string()))?;
+                let builder = builder.map_err(|e| ApiError::of(&e))?;
+                Ok((builder.clone(), Door::new(builder)))
+            })
+            .await
+    }
+}
+
+fn open_builder(joined: &Joined) -> Result<Arc<Builder>, BuildError> {
+    let engine: &Arc<Engine> = joined.engine();
+    let parts = &engine.build;
+    let content = wharf_content::Store::open(&parts.data_root).map_err(|e| BuildError::system("open the blobs", &e))?;
+    let disk = rustix::fs::statvfs(&parts.data_root).map_or(0, |s| s.f_blocks * s.f_frsize);
+    let told = engine.clone();
+    Builder::open(Parts {
+        images: parts.images.clone(),
+        content,
+        snapshots: parts.snapshots.clone(),
+        kept: parts.kept.clone(),
+        store: parts.store.clone(),
+        steps: parts.steps.clone(),
+        pull: Arc::new(Puller(joined.clone())),
+        folder: parts.data_root.join("build"),
+        steps_folder: parts.exec_root.join("steps"),
+        told: Arc::new(move |name, action| told.images.tell_built(name, action)),
+        keep: if disk == 0 { KEEP } else { KEEP.min(disk / 10).max(1 << 30) },
+    })
+}
+
+impl BuildBackend for Building {
+    fn grpc(&self) -> Reply<'_, UnixStream> {
+        Box::pin(async move {
+            let (_, door) = self.open().await?;
+            let (ours, theirs) = pair()?;
+            let door = door.clone();
+            tokio::spawn(async move { door.serve(ours).await });
+            Ok(theirs)
+        })
+    }
+
+    fn session(&self, head: SessionHead) -> Reply<'_, UnixStream> {
+        Box::pin(async move {
+            let (_, door) = self.open().await?;
+            let (ours, theirs) = pair()?;
+            let door = door.clone();
+            tokio::spawn(async move { door.session(&head.id, &head.shared_key, head.methods, ours).await });
+            Ok(theirs)
+        })
+    }
+
+    fn build(&self, query: BuildQuery, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
+        Box::pin(async move {
+            if query.squash {
+                return Err(ApiError::invalid("squash is only supported with experimental mode"));
+            }
+            let (builder, _) = self.open().await?;
+            let builder = builder.clone();
+            let (sender, receiver) = mpsc::channel(64);
+            let id = query.id.clone();
+            let task = tokio::spawn(async move {
+                let work = classic(&builder, query, body, &sender);
+                // Who leaves cancels the build.
+                tokio::select! {
+                    done = work => if let Err(e) = done {
+                        let text = e.to_string();
+                        let detail = api::ErrorDetail { code: exit_code(&text), message: text.clone() };
+                        let line = api::Progress { error: text, error_detail: Some(detail), ..api::Progress::default() };
+                        drop(sender.send(Ok(line)).await);
+                    },
+                    () = sender.closed() => {}
+                }
+            });
+            if !id.is_empty() {
+                let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+                running.retain(|_, t| !t.is_finished());
+                running.insert(id, task.abort_handle());
+            }
+            Ok(receiver)
+        })
+    }
+
+    fn cancel<'a>(&'a self, id: &'a str) -> Reply<'a, ()> {
+        if let Some(task) = self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
+            task.abort();
+        }
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn prune(&self, all: bool, keep: Option<u64>, filters: api::Filters) -> Reply<'_, (Vec<String>, u64)> {
+        Box::pin(async move {
+            let (builder, _) = self.open().await?;
+            let mut wanted = Collect { all, keep, ..Collect::default() };
+            wanted.kinds.extend(filters.get("type").map(str::to_owned));
+            wanted.id = filters.get("id").next().map(str::to_owned);
+            let cache = builder.cache.clone();
+            let gone = tokio::task::spawn_blocking(move || cache.collect(&wanted)).await;
+            let gone = gone.map_err(|e| ApiError::new(Kind::System, e.to_string()))?.map_err(|e| ApiError::of(&e))?;
+            let bytes = gone.iter().filter_map(|g| g.record.size).sum();
+            Ok((gone.into_iter().map(|g| g.id).collect(), bytes))
+        })
+    }
+}
+
+fn pair() -> Result<(UnixStream, UnixStream), ApiError> {
+    UnixStream::pair().map_err(|e| ApiError::new(Kind::System, e.to_string()))
+}
+
+/// The exit code that the classic builder's clients end with.
+fn exit_code(text: &str) -> i64 {
+    text.rsplit_once("exit code: ").and_then(|(_, n)| n.parse().ok()).unwrap_or(0)
+}
+
+type Lines = mpsc::Sender<Result<api::Progress, ApiError>>;
+
+/// A build by the classic door: context from the body, progress as the classic builder's texts.
+async fn classic(builder: &Arc<Builder>, query: BuildQuery, body: Incoming, lines: &Lines) -> Result<(), BuildError> {
+    let mut attrs = attributes(&query);
+    let mut given = HashMap::new();
+    if query.remote.is_empty() || query.remote == "client-session" {
+        let unpacking = builder.clone();
+        let context = tokio::task::spawn_blocking(move || {
+            let runtime = tokio::runtime::Handle::current();
+            let _within = runtime.enter();
+            let failed = |e: wharf_archive::ArchiveError| BuildError::invalid(wharf_error::Chain(&e).to_string());
+            let reader = BufReader::with_capacity(256 << 10, BodyReader::new(body));
+            let (compression, stream) = Compression::peek(reader).map_err(failed)?;
+            let mut stream = BufReader::new(Decoder::buffered(compression, stream).map_err(failed)?);
+            unpacking.context_of_tar(&mut stream)
+        });
+        let context = context.await.map_err(|_| BuildError::cancelled())??;
+        given.insert("context".to_owned(), context.clone());
+        given.insert("dockerfile".to_owned(), context);
+    } else {
+        attrs.insert("context".to_owned(), query.remote.clone());
+    }
+    let names: Vec<String> = query.tags.iter().filter(|t| !t.is_empty()).cloned().collect();
+    let exporter = Exporter { kind: "image".to_owned(), attrs: [("name".to_owned(), names.join(","))].into() };
+    let mut bytes = [0u8; 8];
+    // getrandom(2) does not fail once the pool is ready.
+    let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+    let reference = format!("classic{:016x}", u64::from_le_bytes(bytes));
+    let progress = builder.progress(&reference);
+    let kept: Vec<_> = given.values().cloned().collect();
+    let request = BuildRequest {
+        reference,
+        frontend: "dockerfile.v0".to_owned(),
+        input: Frontend { attrs, ..Frontend::default() },
+        exporters: vec![exporter],
+        given,
+        settings: Settings { network_host: true, pull: query.pull, ..Settings::default() },
+        ..BuildRequest::default()
+    };
+    let telling = async {
+        let mut seen = 0;
+        let mut told = Told::default();
+        while let Some(events) = progress.after(seen).await {
+            seen += events.len();
+            for text in events.iter().flat_map(|e| told.lines(e)) {
+                if !query.quiet {
+                    let line = api::Progress { stream: text, ..api::Progress::default() };
+                    drop(lines.send(Ok(line)).await);
+                }
+            }
+        }
+    };
+    let (done, ()) = tokio::join!(builder.build(request), telling);
+    if let Some(context) = kept.first() {
+        builder.pool.discard(context);
+    }
+    let image = done?.image.unwrap_or_default();
+    let say = |stream: String| api::Progress { stream, ..api::Progress::default() };
+    let mut last = vec![api::Progress { aux: Some(serde_json::json!({"ID": image})), ..api::Progress::default() }];
+    let short: String = image.trim_start_matches("sha256:").chars().take(12).collect();
+    if query.quiet {
+        last.push(say(format!("{image}\n")));
+    } else {
+        last.push(say(format!("Successfully built {short}\n")));
+        for name in names {
+            let name = wharf_types::Reference::parse(&name).map_or(name, |r| r.with_default_tag().familiar());
+            last.push(say(format!("Successfully tagged {name}\n")));
+        }
+    }
+    for line in last {
+        drop(lines.send(Ok(line)).await);
+    }
+    Ok(())
+}
+
+fn attributes(query: &BuildQuery) -> std::collections::BTreeMap<String, String> {
+    let mut attrs = std::collections::BTreeMap::new();
+    let mut put = |key: &str, value: String| {
+        if !value.is_empty() {
+            attrs.insert(key.to_owned(), value);
+        }
+    };
+    put("filename", query.dockerfile.clone());
+    put("target", query.target.clone());
+    put("platform", query.platform.clone());
+    put("force-network-mode", query.network.clone());
+    put("cgroup-parent", query.cgroup_parent.clone());
+    put("add-hosts", query.hosts.iter().map(|h| h.replacen(':', "=", 1)).collect::<Vec<_>>().join(","));
+    put("ulimit", query.ulimits.join(","));
+    if query.shm_size > 0 {
+        put("shm-size", query.shm_size.to_string());
+    }
+    for (key, value) in &query.args {
+        if let Some(value) = value {
+            attrs.insert(format!("build-arg:{key}"), value.clone());
+        }
+    }
+    for (key, value) in &query.labels {
+        attrs.insert(format!("label:{key}"), value.clone());
+    }
+    if query.no_cache {
+        attrs.insert("no-cache".to_owned(), String::new());
+    }
+    if query.pull {
+        attrs.insert("image-resolve-mode".to_owned(), "pull".to_owned());
+    }
+    attrs
+}
+
+/// Turns progress into the classic builder's texts.
+#[derive(Default)]
+struct Told {
+    started: Vec<String>,
+}
+
+impl Told {
+    fn lines(&mut self, event: &wharf_proto_buildkit::control::StatusResponse) -> Vec<String> {
+        let mut out = Vec::new();
+        for vertex in &event.vertexes {
+            let Some((place, text)) = vertex.name.strip_prefix('[').and_then(|n| n.split_once("] ")) else { continue };
+            let Some(place) = place.split_whitespace().rev().find(|p| p.contains('/')) else { continue };
+            if !self.started.contains(&vertex.digest) {
+                self.started.push(vertex.digest.clone());
+                out.push(format!("Step {place} : {text}\n"));
+            }
+            if vertex.completed.is_some() && vertex.error.is_empty() {
+                if vertex.cached {
+                    out.push(" ---> Using cache\n".to_owned());
+                }
+                let short: String = vertex.digest.trim_start_matches("sha256:").chars().take(12).collect();
+                out.push(format!(" ---> {short}\n"));
+            }
+        }
+        out.extend(event.logs.iter().map(|log| String::from_utf8_lossy(&log.msg).into_owned()));
+        out
+    }
+}

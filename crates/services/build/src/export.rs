@@ -1,0 +1,381 @@
+//! Results: images of this daemon, archives and folders for the client, pushed images.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+
+use std::sync::Arc;
+
+use wharf_archive::{Entry, EntryKind, Time};
+use wharf_error::Kind;
+use wharf_image::{Hold, NewImage, Packing, Part};
+use wharf_oci::image::{self as oci, Descriptor, Index, media_type};
+use wharf_proto_buildkit::filesync::BytesMessage;
+use wharf_snapshot::Snapshot;
+use wharf_types::{Digest, Reference, Timestamp};
+
+use crate::frontend::Image;
+use crate::job::{Files, Job, Value};
+use crate::local::in_place;
+use crate::progress::Step;
+use crate::{BuildError, send};
+
+/// One wanted result.
+#[derive(Clone, Debug, Default)]
+pub struct Exporter {
+    /// `image`, `moby`, `docker`, `oci`, `tar`, `local`, `cacheonly`.
+    pub kind: String,
+    /// `name`, `push`, `annotation.X`, …
+    pub attrs: BTreeMap<String, String>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default)]
+pub struct Exported {
+    /// `containerimage.digest` and the like.
+    pub facts: BTreeMap<String, String>,
+    /// The image's id, if one was made.
+    pub image: Option<String>,
+}
+
+impl Exporter {
+    fn names(&self) -> Result<Vec<Reference>, BuildError> {
+        let text = self.attrs.get("name").map_or("", String::as_str);
+        let parse = |n: &str| {
+            Reference::parse(n)
+                .map(Reference::with_default_tag)
+                .map_err(|e| BuildError::invalid(format!("failed to parse {n}: {e}")))
+        };
+        text.split(',').map(str::trim).filter(|n| !n.is_empty() && *n != "*").map(parse).collect()
+    }
+
+    fn annotations(&self) -> oci::Labels {
+        let all = self.attrs.iter().filter_map(|(k, v)| {
+            let key = k.strip_prefix("annotation.").or_else(|| k.strip_prefix("annotation-manifest."))?;
+            Some((key.to_owned(), v.clone()))
+        });
+        all.collect()
+    }
+
+    fn packing(&self) -> Packing {
+        match self.attrs.get("compression").map(String::as_str) {
+            Some("gzip" | "estargz") => Packing::Gzip,
+            Some("zstd") => Packing::Zstd,
+            _ => Packing::Plain,
+        }
+    }
+
+    /// Carries it out.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    pub async fn export(&self, job: &Arc<Job>, number: usize, images: &[Image]) -> Result<Exported, BuildError> {
+        let title = match self.kind.as_str() {
+            "image" | "moby" => "exporting to image",
+            "docker" => "exporting to docker image format",
+            "oci" => "exporting to oci image format",
+            "tar" => "exporting to client tarball",
+            "local" => "exporting to client directory",
+            "cacheonly" | "" => return Ok(Exported::default()),
+            other => return Err(BuildError::invalid(format!("exporter {other:?} could not be found"))),
+        };
+        let step = Step::start(
+            &job.progress,
+            &wharf_solver::digest_of(format!("{title}{number}").as_bytes()),
+            title,
+            Vec::new(),
+            None,
+        );
+        let done = self.carry_out(job, number, images, &step).await;
+        step.done(false, &done.as_ref().err().map(ToString::to_string).unwrap_or_default());
+        done
+    }
+
+    async fn carry_out(
+        &self,
+        job: &Arc<Job>,
+        number: usize,
+        images: &[Image],
+        step: &Step,
+    ) -> Result<Exported, BuildError> {
+        let single = || images.first().ok_or_else(|| BuildError::invalid("the build has no result"));
+        match self.kind.as_str() {
+            "image" | "moby" => {
+                if images.len() > 1 {
+                    return Err(BuildError::new(
+                        Kind::NotImplemented,
+                        "images of several platforms can only be exported with type=oci so far",
+                    ));
+                }
+                let names = self.names()?;
+                let hold = in_place(|| self.assemble(job, single()?, names.clone(), step))?;
+                for name in &names {
+                    step.status(&format!("naming to {name}"), 0, 0, true);
+                    (job.builder.parts.told)(&name.familiar(), "tag");
+                }
+                if self.attrs.get("push").is_some_and(|p| p == "true") {
+                    return Err(BuildError::new(
+                        Kind::NotImplemented,
+                        "pushing from a build is not supported yet: use docker push",
+                    ));
+                }
+                Ok(facts(&hold, &names))
+            }
+            "docker" | "oci" => {
+                let mut held = Vec::new();
+                for image in images {
+                    held.push(in_place(|| self.assemble(job, image, Vec::new(), step))?);
+                }
+                let names = self.names()?;
+                let docker = self.kind == "docker";
+                let done = held.first().map(|h| facts(h, &names)).unwrap_or_default();
+                let content = Layout { job: job.clone(), held, names, docker };
+                self.stream(job, number, move |out| content.write(out)).await?;
+                Ok(done)
+            }
+            "tar" => {
+                let tree = job.view(&single()?.value)?;
+                self.stream(job, number, move |out| {
+                    wharf_archive::pack(tree.root(), out).map_err(|e| BuildError::system("pack the result", &e))
+                })
+                .await?;
+                Ok(Exported::default())
+            }
+            _ => {
+                let tree = job.view(&single()?.value)?;
+                send::folder(job.session()?, number, &tree, step).await?;
+                Ok(Exported::default())
+            }
+        }
+    }
+
+    /// Sends what `write` writes to the client as it is written.
+    async fn stream<F>(&self, job: &Arc<Job>, number: usize, write: F) -> Result<(), BuildError>
+    where
+        F: FnOnce(&mut dyn Write) -> Result<(), BuildError> + Send + 'static,
+    {
+        let (sender, answer) = job.session()?.send_result(number, &[]).await?;
+        let (pipe, mut received) = tokio::sync::mpsc::channel::<Vec<u8>>(8);
+        let writing = tokio::task::spawn_blocking(move || {
+            let mut out = std::io::BufWriter::with_capacity(512 << 10, Pipe(pipe));
+            write(&mut out)?;
+            out.flush().map_err(|e| BuildError::system("send the result", &e))
+        });
+        while let Some(data) = received.recv().await {
+            sender.send(&BytesMessage { data }).await?;
+        }
+        writing.await.map_err(|_| BuildError::cancelled())??;
+        drop(sender);
+        let mut answer = answer.await?;
+        while answer.bytes().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Makes an image of a result.
+    fn assemble(&self, job: &Job, image: &Image, names: Vec<Reference>, step: &Step) -> Result<Hold, BuildError> {
+        step.status("exporting layers", 0, 0, false);
+        let (parts, times) = layers(job, &image.value, self.packing())?;
+        step.status("exporting layers", 0, 0, true);
+        let mut config = image.config.clone();
+        let epoch = job.settings.epoch.map(|s| Timestamp::from_unix(s, 0));
+        complete_history(&mut config, &times, epoch);
+        config.rootfs = oci::RootFs::default();
+        let wanted = NewImage { names, config, annotations: self.annotations(), parent: None };
+        let hold = job.builder.parts.images.assemble(wanted, parts)?;
+        step.status(&format!("writing image {}", hold.image.id.as_str()), 0, 0, true);
+        Ok(hold)
+    }
+}
+
+struct Pipe(tokio::sync::mpsc::Sender<Vec<u8>>);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.blocking_send(bytes.to_vec()).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn facts(hold: &Hold, names: &[Reference]) -> Exported {
+    let image = &hold.image;
+    let mut facts = BTreeMap::new();
+    facts.insert("containerimage.digest".to_owned(), image.target.digest.to_string());
+    facts.insert("containerimage.config.digest".to_owned(), image.manifest.config.digest.to_string());
+    // Descriptors always print.
+    let descriptor = serde_json::to_vec(&image.target).unwrap_or_default();
+    facts.insert("containerimage.descriptor".to_owned(), crate::frontend::base64_text(&descriptor));
+    if !names.is_empty() {
+        let list: Vec<String> = names.iter().map(ToString::to_string).collect();
+        facts.insert("image.name".to_owned(), list.join(","));
+    }
+    Exported { facts, image: Some(image.id.as_str().to_owned()) }
+}
+
+/// The layers of a value, lowest first, and when each was made, where a step made it.
+fn layers(job: &Job, value: &Value, packing: Packing) -> Result<(Vec<Part>, Vec<Option<Timestamp>>), BuildError> {
+    let made;
+    let top = match &value.files {
+        Files::Context(_) => {
+            made = crate::merge::as_snapshot(job, value)?;
+            Some(&made)
+        }
+        _ => value.snapshot(),
+    };
+    let Some(top) = top else { return Ok((Vec::new(), Vec::new())) };
+    let builder = &job.builder;
+    let chain: Vec<u64> = top.lowers.iter().rev().copied().chain([top.number]).collect();
+    let (mut parts, mut times) = (Vec::new(), Vec::new());
+    for (i, number) in chain.iter().enumerate() {
+        let node = builder.cache.by_number(*number);
+        times.push(node.as_ref().map(|n| n.created));
+        let known = builder.known_layer(*number).or_else(|| node.as_ref().and_then(|n| n.layer()));
+        let here = |blob: &Descriptor| matches!(builder.parts.content.info(&blob.digest), Ok(Some(_)));
+        if let Some((blob, diff_id)) = known.filter(|(blob, _)| here(blob)) {
+            parts.push(Part::Known(blob, diff_id));
+            continue;
+        }
+        let snapshot =
+            Snapshot { number: *number, lowers: chain[..i].iter().rev().copied().collect(), writable: false };
+        let difference = builder.parts.snapshots.difference(&snapshot)?;
+        let layer = builder.parts.images.layer(&difference, packing)?;
+        if let Some(node) = &node {
+            builder.cache.packed(node, &layer.blob, &layer.diff_id);
+        }
+        let usage = builder.parts.snapshots.usage(&snapshot)?;
+        parts.push(Part::New(layer.with_snapshot(snapshot, usage)));
+    }
+    Ok((parts, times))
+}
+
+/// Gives the history's new entries their times, and makes it tell of exactly as many layers as there are.
+fn complete_history(config: &mut oci::Image, times: &[Option<Timestamp>], epoch: Option<Timestamp>) {
+    let told = config.history.iter().filter(|h| !h.empty_layer).count();
+    for _ in told..times.len() {
+        // Layers of a base whose history does not tell of them stand first.
+        config.history.insert(0, oci::History { created_by: "missing history".to_owned(), ..oci::History::default() });
+    }
+    let mut layer = 0;
+    let mut last = None;
+    for entry in &mut config.history {
+        let made = if entry.empty_layer { None } else { times.get(layer).copied().flatten() };
+        layer += usize::from(!entry.empty_layer);
+        let time = entry.created.or(epoch).or(made).or(last);
+        if time.is_some() {
+            entry.created = time;
+            last = time;
+        }
+    }
+    // Entries before the first layer have the time of the first that has one.
+    let first = config.history.iter().find_map(|h| h.created).or(epoch).unwrap_or_else(Timestamp::now);
+    for entry in config.history.iter_mut().filter(|h| h.created.is_none()) {
+        entry.created = Some(first);
+    }
+    config.created = epoch.or(last).or(Some(first));
+}
+
+/// An archive of images: an OCI layout, which `docker load` reads as well with `manifest.json` in it.
+struct Layout {
+    job: Arc<Job>,
+    held: Vec<Hold>,
+    names: Vec<Reference>,
+    docker: bool,
+}
+
+impl Layout {
+    fn write(self, out: &mut dyn Write) -> Result<(), BuildError> {
+        let failed = |e: wharf_archive::ArchiveError| BuildError::system("write the archive", &e);
+        let zero = Time { seconds: 0, nanoseconds: 0 };
+        let mut writer = wharf_archive::Writer::new(out);
+        let mut seen: Vec<Digest> = Vec::new();
+        for folder in ["blobs/", "blobs/sha256/"] {
+            writer
+                .entry(&Entry::plain(folder, EntryKind::Directory, 0o755, 0, zero), &mut std::io::empty())
+                .map_err(failed)?;
+        }
+        for hold in &self.held {
+            for blob in &hold.image.blobs {
+                if seen.contains(&blob.digest) {
+                    continue;
+                }
+                seen.push(blob.digest.clone());
+                let mut content = self
+                    .job
+                    .builder
+                    .parts
+                    .content
+                    .blob(&blob.digest)
+                    .map_err(|e| BuildError::system("read a blob", &e))?;
+                let name = format!("blobs/sha256/{}", blob.digest.hex());
+                writer
+                    .entry(&Entry::plain(&name, EntryKind::File, 0o644, content.size(), zero), &mut content)
+                    .map_err(failed)?;
+            }
+        }
+        let mut file = |name: &str, bytes: &[u8]| {
+            let entry = Entry::plain(name, EntryKind::File, 0o644, bytes.len() as u64, zero);
+            writer.entry(&entry, &mut &bytes[..]).map_err(failed)
+        };
+        let mut manifests = Vec::new();
+        for hold in &self.held {
+            let mut one = hold.image.target.clone();
+            if self.held.len() > 1 {
+                one.platform = Some(hold.image.config.platform.clone());
+            }
+            let plain = one.clone();
+            for name in &self.names {
+                let mut named = one.clone();
+                named.annotations.insert(oci::annotation::IMAGE_NAME.to_owned(), name.to_string());
+                named
+                    .annotations
+                    .insert(oci::annotation::REF_NAME.to_owned(), name.tag().unwrap_or("latest").to_owned());
+                manifests.push(named);
+            }
+            if self.names.is_empty() {
+                manifests.push(plain);
+            }
+        }
+        let index = Index {
+            schema_version: 2,
+            media_type: media_type::INDEX.to_owned(),
+            manifests,
+            annotations: oci::Labels::new(),
+        };
+        let json = |value: &dyn erased::Json| value.bytes();
+        file("index.json", &json(&index))?;
+        file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        if self.docker {
+            let list: Vec<serde_json::Value> = self
+                .held
+                .iter()
+                .map(|hold| {
+                    let path = |d: &Digest| format!("blobs/sha256/{}", d.hex());
+                    serde_json::json!({
+                        "Config": path(&hold.image.manifest.config.digest),
+                        "RepoTags": self.names.iter().map(Reference::familiar).collect::<Vec<_>>(),
+                        "Layers": hold.image.manifest.layers.iter().map(|l| path(&l.digest)).collect::<Vec<_>>(),
+                    })
+                })
+                .collect();
+            file("manifest.json", &json(&serde_json::Value::Array(list)))?;
+        }
+        writer.finish().map_err(failed)
+    }
+}
+
+mod erased {
+    /// What prints as JSON.
+    pub trait Json {
+        /// The text.
+        fn bytes(&self) -> Vec<u8>;
+    }
+
+    impl<T: serde::Serialize> Json for T {
+        fn bytes(&self) -> Vec<u8> {
+            // These types always print.
+            serde_json::to_vec(self).unwrap_or_default()
+        }
+    }
+}
