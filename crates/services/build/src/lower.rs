@@ -12,6 +12,7 @@ use crate::BuildError;
 use crate::error::Place;
 
 pub(crate) mod dispatch;
+mod text;
 
 /// The variables that every build knows without declaring them.
 const PREDEFINED: &[&str] = &["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];

@@ -252,6 +252,9 @@ impl Builder {
     }
 }
 
+/// How long the progress of a build that is over is kept for clients that are late.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(20);
+
 struct Ending {
     builder: Arc<Builder>,
     reference: String,
@@ -261,6 +264,13 @@ struct Ending {
 impl Drop for Ending {
     fn drop(&mut self) {
         self.progress.finish();
-        self.builder.forget(&self.reference);
+        // A client may ask for the progress of a build that was over before its call came.
+        let (builder, reference) = (self.builder.clone(), std::mem::take(&mut self.reference));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                tokio::time::sleep(LINGER).await;
+                builder.forget(&reference);
+            });
+        }
     }
 }
