@@ -16,7 +16,7 @@ use wharf_api_types::{ContainerConfig, HostConfig, Ulimit};
 use wharf_network::{
     Attachment, EndpointRequest, HostsEntry, ResolvMode, ResolvOptions, hosts_file, resolv_conf, resolv_conf_path,
 };
-use wharf_task::{AttachRequest, CreateRequest, Relay, Shim, SpawnRequest};
+use wharf_task::{AttachRequest, CreateRequest, Shim, SpawnRequest};
 use wharf_types::{ContainerId, Mount, Signal};
 
 use crate::create::mounts::{Point, Source};
@@ -270,10 +270,11 @@ impl Steps {
         life.shims.remove(id).map_err(StartError::Task)?;
         let task = life.shims.prepare(id).map_err(StartError::Task)?;
         task.write_config(&serde_json::to_vec(&built).unwrap_or_default()).map_err(StartError::Task)?;
-        let (netns, hold, relays) = match attachment {
-            Some(a) => (Some(a.netns), a.hold, a.relays),
-            None if on_host => (None, Vec::new(), Vec::new()),
-            None => (Some(life.networks.solitary().map_err(StartError::Network)?), Vec::new(), Vec::new()),
+        // Nothing of a step is published, so its place in the network has no sockets.
+        let netns = match attachment {
+            Some(a) => Some(a.netns),
+            None if on_host => None,
+            None => Some(life.networks.solitary().map_err(StartError::Network)?),
         };
         let log_dir = open_folder(folder)?;
         let none = wharf_logs::Config::parse("none", std::iter::empty()).map_err(StartError::Log)?;
@@ -282,8 +283,8 @@ impl Steps {
             log_dir: log_dir.as_fd(),
             log: &none,
             netns: netns.as_ref().map(AsFd::as_fd),
-            hold,
-            relays: relays.into_iter().map(|r| Relay { listener: r.fd, to: r.to }).collect(),
+            hold: Vec::new(),
+            relays: Vec::new(),
         });
         spawned.map_err(StartError::Task)
     }

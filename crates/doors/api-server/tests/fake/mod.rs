@@ -42,6 +42,7 @@ impl Fake {
             networks: self.clone(),
             volumes: self.clone(),
             registries: self.clone(),
+            build: self.clone(),
             events: self.clone(),
             authorizer: self.clone(),
         }
@@ -455,5 +456,31 @@ impl EventBackend for Fake {
         send.try_send(Ok(event("create"))).expect("room");
         send.try_send(Ok(event("start"))).expect("room");
         ok(receive)
+    }
+}
+
+impl BuildBackend for Fake {
+    fn grpc(&self) -> Reply<'_, UnixStream> {
+        let stream = self.process(true);
+        Box::pin(async move { Ok(stream) })
+    }
+
+    fn session(&self, _: SessionHead) -> Reply<'_, UnixStream> {
+        self.grpc()
+    }
+
+    fn build(&self, query: BuildQuery, _: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
+        let (send, receive) = mpsc::channel(1);
+        let stream = format!("{query:?}");
+        send.try_send(Ok(api::Progress { stream, ..api::Progress::default() })).expect("room");
+        ok(receive)
+    }
+
+    fn cancel<'a>(&'a self, _: &'a str) -> Reply<'a, ()> {
+        ok(())
+    }
+
+    fn prune(&self, _: bool, _: Option<u64>, _: api::Filters) -> Reply<'_, (Vec<String>, u64)> {
+        ok((Vec::new(), 0))
     }
 }
