@@ -93,6 +93,20 @@ impl Scene {
         })
     }
 
+    /// Attaches a mount that is nowhere yet, because only what is attached can be cloned in part (open_tree(2)). The root
+    /// of what comes back is that mount; a folder that is no fresh mount comes back as it is.
+    fn attach(&mut self, tree: Tree) -> Result<Tree, BuildError> {
+        let path = self.folder.join(self.mounted.len().to_string());
+        std::fs::create_dir(&path)?;
+        let moved = move_mount(tree.root(), "", rustix::fs::CWD, &path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH);
+        if moved.is_err() {
+            std::fs::remove_dir(&path)?;
+            return Ok(tree);
+        }
+        self.mounted.push(path.clone());
+        Ok(Tree::at(&path)?)
+    }
+
     /// Puts what a descriptor stands for at a place of its own.
     fn place(&mut self, fd: &OwnedFd) -> Result<PathBuf, BuildError> {
         let path = self.folder.join(self.mounted.len().to_string());
@@ -333,6 +347,7 @@ fn bind(
         }
         tree
     };
+    let tree = scene.attach(tree)?;
     let source = scene.place(&select(&tree, &mount.selector)?)?;
     request.binds.push(StepBind { source, target, read_only: mount.readonly });
     Ok(())
@@ -414,7 +429,7 @@ async fn secret(
 ) -> Result<(), BuildError> {
     let options = mount.secret_opt.clone().unwrap_or_default();
     let Some(data) = secret_value(job, &options.id, options.optional).await? else { return Ok(()) };
-    let memory = || -> Result<OwnedFd, BuildError> {
+    let memory = |scene: &mut Scene| -> Result<OwnedFd, BuildError> {
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).map_err(failed("open tmpfs"))?;
         fsconfig_create(&context).map_err(failed("make tmpfs"))?;
         let flags =
@@ -422,7 +437,9 @@ async fn secret(
         let folder = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).map_err(failed("mount tmpfs"))?;
         let mode = Mode::from_raw_mode(options.mode & 0o777);
         let create = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&folder, "secret", create, Mode::from_raw_mode(0o600))
+        let tree = scene.attach(Tree::new(folder))?;
+        let folder = tree.root();
+        let file = rustix::fs::openat(folder, "secret", create, Mode::from_raw_mode(0o600))
             .map_err(failed("write a secret"))?;
         let mut done = 0;
         while done < data.len() {
@@ -431,10 +448,13 @@ async fn secret(
         let owner = (Some(rustix::fs::Uid::from_raw(options.uid)), Some(rustix::fs::Gid::from_raw(options.gid)));
         rustix::fs::fchown(&file, owner.0, owner.1).map_err(failed("write a secret"))?;
         rustix::fs::fchmod(&file, mode).map_err(failed("write a secret"))?;
-        rustix::fs::openat(&folder, "secret", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::openat(folder, "secret", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
             .map_err(failed("open a secret"))
     };
-    let source = in_place(|| scene.place(&memory()?))?;
+    let source = in_place(|| {
+        let file = memory(scene)?;
+        scene.place(&file)
+    })?;
     request.binds.push(StepBind { source, target, read_only: true });
     Ok(())
 }
