@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use wharf_api_server::ApiError;
-use wharf_api_server::backend::{BuildBackend, BuildQuery, ImageBackend, Incoming, Outgoing, Reply, SessionHead};
+use wharf_api_server::backend::{BuildBackend, BuildQuery, Incoming, Outgoing, RegistryBackend, Reply, SessionHead};
 use wharf_api_types::{self as api, query};
 use wharf_archive::{Compression, Decoder};
 use wharf_build::{BuildError, BuildRequest, Builder, Collect, Exporter, Frontend, Parts, Pull, Settings};
@@ -41,14 +41,18 @@ impl Pull for Puller {
     ) -> Pin<Box<dyn Future<Output = Result<(), BuildError>> + Send + 'a>> {
         Box::pin(async move {
             let failed = |e: ApiError| BuildError::new(e.kind, e.message);
-            let auth = credentials.map(|(user, secret)| {
-                let json = serde_json::json!({"username": user, "password": secret}).to_string();
-                // The API's form: base64 with the alphabet for addresses.
-                wharf_build::base64_text(json.as_bytes()).replace('+', "-").replace('/', "_")
+            let auth = credentials.map(|(username, password)| api::AuthConfig {
+                username,
+                password,
+                ..api::AuthConfig::default()
             });
-            let (image, tag) = (name.to_owned(), String::new());
-            let wanted = query::ImagePull { image, tag, platform: platform.to_owned(), auth: auth.unwrap_or_default() };
-            let mut lines = ImageBackend::pull(&self.0, wanted).await.map_err(failed)?;
+            let wanted = query::ImagePull {
+                image: name.to_owned(),
+                tag: String::new(),
+                platform: platform.to_owned(),
+                auth: auth.unwrap_or_default(),
+            };
+            let mut lines = self.0.pull(wanted).await.map_err(failed)?;
             while let Some(line) = lines.recv().await {
                 let line = line.map_err(failed)?;
                 if !line.error.is_empty() {

@@ -105,7 +105,7 @@ const LLB_CAPS: &[&str] = &[
 /// Something that a client got a name for.
 #[derive(Clone)]
 enum Held {
-    Value(Value, Option<oci::Image>),
+    Value(Value, Option<Box<oci::Image>>),
     Graph(Arc<Graph>),
 }
 
@@ -150,7 +150,7 @@ impl Bridge {
         let held = lock(&self.held).get(id).cloned();
         match held {
             None => Err(Status::new(Code::NotFound, format!("no such ref: {id}"))),
-            Some(Held::Value(value, config)) => Ok((value, config)),
+            Some(Held::Value(value, config)) => Ok((value, config.map(|c| *c))),
             Some(Held::Graph(graph)) => {
                 let value = self.job().await?.evaluate(&graph).await.map_err(|e| convert::status(&e))?;
                 lock(&self.held).insert(id.to_owned(), Held::Value(value.clone(), None));
@@ -308,7 +308,7 @@ async fn solve(bridge: &Bridge, request: SolveRequest) -> Result<SolveResponse, 
         );
         let key = if several { format!("containerimage.config/{name}") } else { "containerimage.config".to_owned() };
         metadata.insert(key, wharf_build::config_json(&config));
-        let id = bridge.hold(Held::Value(value, Some(config)));
+        let id = bridge.hold(Held::Value(value, Some(Box::new(config))));
         platforms.push(format!(
             "{{\"ID\":\"{name}\",\"Platform\":{{\"architecture\":\"{}\",\"os\":\"{}\"}}}}",
             platform.architecture, platform.os

@@ -29,6 +29,9 @@ pub trait Pull: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<(), BuildError>> + Send + 'a>>;
 }
 
+/// Told of an event: the name or id, and the action.
+pub type Told = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// What the builder is made of.
 pub struct Parts {
     /// Images.
@@ -50,7 +53,7 @@ pub struct Parts {
     /// `<exec-root>/steps`.
     pub steps_folder: PathBuf,
     /// Told of images that were made: name or id, and action.
-    pub told: Arc<dyn Fn(&str, &str) + Send + Sync>,
+    pub told: Told,
     /// Most bytes of the cache; what was used longest ago goes first.
     pub keep: u64,
 }

@@ -258,7 +258,7 @@ impl Cache {
         let cache = self.clone();
         let Some(any) = unsynced.first().map(|n| n.snapshot.clone()) else { return };
         let sync = move || {
-            let synced = cache.snapshots.layer(&any).map(|folder| rustix::fs::syncfs(folder));
+            let synced = cache.snapshots.layer(&any).map(rustix::fs::syncfs);
             if !matches!(synced, Ok(Ok(()))) {
                 return;
             }

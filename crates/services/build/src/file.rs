@@ -164,7 +164,7 @@ fn in_tree(what: &str, path: &str, e: &io::Error) -> BuildError {
 }
 
 fn time(nanos: i64) -> Option<Timespec> {
-    (nanos >= 0).then(|| Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: (nanos % 1_000_000_000) as _ })
+    (nanos >= 0).then_some(Timespec { tv_sec: nanos / 1_000_000_000, tv_nsec: (nanos % 1_000_000_000) as _ })
 }
 
 /// Looks users and groups up in the tree that is written to.

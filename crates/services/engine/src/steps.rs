@@ -19,7 +19,7 @@ use wharf_network::{
 use wharf_task::{AttachRequest, CreateRequest, Shim, SpawnRequest};
 use wharf_types::{ContainerId, Mount, Signal};
 
-use crate::create::mounts::{Point, Source};
+use crate::create::mounts::{Depth, Point, Source};
 use crate::create::request::defaults;
 use crate::lifecycle::Lifecycle;
 use crate::rootfs::Root;
@@ -252,6 +252,7 @@ impl Steps {
         };
         defaults(&mut host, &life.config);
         let points: Vec<Point> = points(request);
+        let sources: Vec<PathBuf> = points.iter().map(path_of).collect();
         let built = spec::build(&Input {
             engine: &life.config,
             id: id.as_str(),
@@ -260,7 +261,8 @@ impl Steps {
             args: request.args.clone(),
             identity,
             points: &points,
-            volumes: &BTreeMap::new(),
+            sources: &sources,
+            recursive_read_only: life.recursive_read_only,
             net: if on_host { Net::Host } else { Net::Join(PathBuf::from("/proc/self/fd/5")) },
             joined: &[],
             host_name: &request.hostname,
@@ -277,7 +279,7 @@ impl Steps {
             None => Some(life.networks.solitary().map_err(StartError::Network)?),
         };
         let log_dir = open_folder(folder)?;
-        let none = wharf_logs::Config::parse("none", std::iter::empty()).map_err(StartError::Log)?;
+        let none = wharf_logs::Config::parse("none", std::iter::empty()).map_err(|e| StartError::Log(e.into()))?;
         let spawned = life.shims.spawn(SpawnRequest {
             folder: task,
             log_dir: log_dir.as_fd(),
@@ -374,11 +376,20 @@ pub(crate) fn clear_all(folder: &Path) {
     }
 }
 
+/// The path of the host that is mounted at a point; empty for memory.
+fn path_of(point: &Point) -> PathBuf {
+    match &point.source {
+        Source::Bind { path, .. } => PathBuf::from(path),
+        _ => PathBuf::new(),
+    }
+}
+
 fn points(request: &StepRequest) -> Vec<Point> {
     let point = |target: &str, source: Source, read_only: bool| Point {
         target: target.to_owned(),
         source,
         read_only,
+        read_only_depth: Depth::Possible,
         mode: String::new(),
         propagation: String::new(),
         non_recursive: false,

@@ -92,9 +92,17 @@ impl Place {
             build_time: String::new(),
         };
         let (registries, plugins) = (Default::default(), Default::default());
-        Engine::open(Setup { config, network, shim: shim(), storage_driver: None, registries, plugins })
-            .await
-            .expect("the engine opens")
+        Engine::open(Setup {
+            config,
+            network,
+            shim: shim(),
+            storage_driver: None,
+            registries,
+            plugins,
+            kept: |_| Ok(Vec::new()),
+        })
+        .await
+        .expect("the engine opens")
     }
 
     async fn with_image(&self) -> Engine {
