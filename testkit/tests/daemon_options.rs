@@ -86,7 +86,7 @@ fn metrics_are_there_for_prometheus() {
     let arguments = vec![format!("--metrics-addr=127.0.0.1:{port}")];
     let daemon = Daemon::start(DaemonOptions { arguments, ..DaemonOptions::default() });
     testkit::base_image(&daemon);
-    daemon.docker(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]).ok();
+    daemon.docker(&["run", "-d", "--name", "cc", "busybox", "sleep", "1000"]).ok();
     let (status, text) = http_get(port, "/metrics").expect("answered");
     assert_eq!(status, 200);
     for line in [

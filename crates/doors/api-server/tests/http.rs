@@ -83,9 +83,6 @@ fn features_outside_this_engine_answer_as_docker_does_or_501() {
     assert_eq!(server.post("/swarm/leave", "").message(), "This node is not part of a swarm");
     assert_eq!((server.get("/plugins").status, server.get("/plugins").body.as_str()), (200, "[]\n"));
     assert_eq!(server.get("/plugins/x/json").message(), "plugin \"x\" not found");
-    assert_eq!(server.post("/build", "").status, 501);
-    assert_eq!(server.post("/session", "").message(), "no upgrade proto in request");
-    assert_eq!(server.post("/build/prune", "").body, "{\"CachesDeleted\":null,\"SpaceReclaimed\":0}\n");
 }
 
 #[test]

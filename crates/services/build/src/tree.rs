@@ -85,7 +85,11 @@ impl Tree {
     /// Those of openat2(2).
     pub fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
         // Not blocking: the path may be a FIFO (CVE-2024-9676).
-        let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let mut flags = flags | OFlags::CLOEXEC;
+        if !flags.contains(OFlags::PATH) {
+            // openat2(2) refuses these together with O_PATH, which open(2) ignores.
+            flags |= OFlags::NONBLOCK | OFlags::NOCTTY;
+        }
         loop {
             match openat2(&self.0, relative(path), flags, Mode::empty(), inside()) {
                 // A rename elsewhere made the lookup uncertain (openat2(2)).

@@ -124,7 +124,8 @@ impl Drop for Place {
         let parent = self.cgroup_parent();
         let layout = wharf_cgroup::Layout::detect().expect("cgroups");
         let deadline = std::time::Instant::now() + Duration::from_secs(5);
-        let group = wharf_cgroup::Cgroup::open(&layout, &parent).expect("the parent's name is plain");
+        // An engine that was closed has removed it.
+        let Ok(group) = wharf_cgroup::Cgroup::open(&layout, &parent) else { return };
         group.delete(deadline).unwrap_or_else(|e| eprintln!("{parent} stays: {e}"));
     }
 }

@@ -237,7 +237,6 @@ fn without_a_bridge_there_is_no_default_network() {
         config.bridge = None;
         let networks = Networks::open(config, vec![], vec![]).unwrap();
         assert!(matches!(networks.attach(&request(1, &[])), Err(NetworkError::NoDefaultNetwork)));
-        assert_eq!(chains(), Vec::<String>::new());
         networks.close().unwrap();
     });
 }

@@ -75,11 +75,6 @@ fn refusals_are_worded_as_dockers() {
              \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path",
         ),
         (
-            r#"{"VolumeDriver":"nosuch","Binds":["ab:/x"]}"#,
-            Kind::NotFound,
-            "create ab: error looking up volume plugin nosuch: plugin \"nosuch\" not found",
-        ),
-        (
             r#"{"Mounts":[{"Type":"bind","Source":"/nosuch","Target":"/x"}]}"#,
             Kind::Invalid,
             "invalid mount config for type \"bind\": bind source path does not exist: /nosuch",

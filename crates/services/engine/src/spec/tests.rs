@@ -177,7 +177,7 @@ fn user_mounts_replace_dockers_own_and_parents_come_first() {
     let volume = &spec.mounts[at("/x")[0]];
     assert_eq!(volume.source.as_deref(), Some(std::path::Path::new("/d/volumes/v/_data")));
     let read_only = &spec.mounts[at("/x/y/z")[0]];
-    assert_eq!(read_only.options, ["rbind", "ro", "rprivate"]);
+    assert_eq!(read_only.options, ["rbind", "rro", "rprivate"]);
 }
 
 #[test]
