@@ -18,8 +18,11 @@ fn context(files: &[(&str, &str)]) -> tempfile::TempDir {
 
 /// Docker's build plugin, where it is installed.
 fn buildx() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("WHARF_BUILDX") {
+        return Some(PathBuf::from(path));
+    }
     let places =
-        ["/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/var/lib/peer28/config/cli-plugins"];
+        ["/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/local/lib/docker/cli-plugins"];
     places.iter().map(|p| Path::new(p).join("docker-buildx")).find(|p| p.exists())
 }
 
@@ -41,7 +44,7 @@ fn each_way(test: impl Fn(&Daemon, &str, &dyn Fn(&[&str]) -> Outcome)) {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(&plugin);
         let words: Vec<&str> = arguments.iter().copied().filter(|a| *a != "build").collect();
-        command.arg("buildx").arg("build").arg("--progress=plain").args(words);
+        command.arg("build").arg("--progress=plain").args(words);
         let config = daemon.folder().join("buildx");
         command.env("DOCKER_HOST", daemon.host()).env("DOCKER_CONFIG", &config).env("BUILDX_CONFIG", &config);
         testkit::run(command)

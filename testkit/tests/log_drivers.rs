@@ -370,5 +370,5 @@ fn json_file_lines_carry_labels_variables_and_the_tag() {
     let expected = serde_json::json!({"A": "a", "BC": "b", "one": "1", "tag": "jj/busybox", "two": "2"});
     assert_eq!(record["attrs"], expected);
     let details = daemon.docker(&["logs", "--details", "jj"]).ok();
-    assert_eq!(details, "A=a,BC=b,one=1,tag=j%2Fbusybox,two=2 hi");
+    assert_eq!(details, "A=a,BC=b,one=1,tag=jj%2Fbusybox,two=2 hi");
 }
