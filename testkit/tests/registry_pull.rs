@@ -376,6 +376,37 @@ fn the_right_platform_of_an_index_comes_alone() {
 }
 
 #[test]
+fn a_second_platform_of_an_index_leaves_the_first_to_its_containers() {
+    let (registry, mut daemon) = (Registry::plain(), daemon());
+    let index_kind = "application/vnd.oci.image.index.v1+json";
+    let entries: Vec<_> = ["amd64", "arm64"]
+        .map(|architecture| {
+            let image = registry.put_image("app", "", architecture, &[layer(&format!("of-{architecture}"), 1000)]);
+            json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image.manifest, "size": image.size,
+                "platform": {"os": "linux", "architecture": architecture}})
+        })
+        .into();
+    registry.put_manifest(
+        "app",
+        "multi",
+        index_kind,
+        &json!({"schemaVersion": 2, "mediaType": index_kind, "manifests": entries}),
+    );
+    let name = registry.name("app:multi");
+    daemon.docker(&["create", "--name", "kept", &name, "true"]).ok();
+    daemon.docker(&["pull", "--platform", "linux/arm64", &name]).ok();
+    daemon.docker(&["create", "--name", "other", "--platform", "linux/arm64", &name, "true"]).ok();
+    daemon.kill();
+    daemon.launch();
+    assert_eq!(daemon.docker(&["image", "inspect", "-f", "{{.Architecture}}", &name]).ok().trim(), "amd64");
+    daemon.docker(&["cp", "kept:/of-amd64", "-"]).ok();
+    daemon.docker(&["cp", "other:/of-arm64", "-"]).ok();
+    daemon.docker(&["create", "--name", "again", &name, "true"]).ok();
+    daemon.docker(&["cp", "again:/of-amd64", "-"]).ok();
+    daemon.docker(&["cp", "again:/of-arm64", "-"]).fails(1, "Could not find the file /of-arm64 in container again");
+}
+
+#[test]
 fn all_tags_of_a_repository_come_page_by_page() {
     let (registry, daemon) = (Registry::plain(), daemon());
     for tag in ["a", "b", "c", "d", "e"] {

@@ -9,15 +9,13 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use wharf_tls::Trust;
 
-/// Where Debian, Fedora and Alpine keep the authorities that the system trusts.
-const SYSTEM: &[&str] =
-    &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+/// What is said of authorities that cannot be read.
+const AUTHORITIES: &str = "the authorities";
 
 /// What a client shows and whom it believes; PEM text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,24 +68,25 @@ impl Tls {
     /// # Errors
     /// [`TlsError`].
     pub fn new(material: &Material) -> Result<Tls, TlsError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider.clone())
-            .with_safe_default_protocol_versions()
-            .map_err(TlsError::Unusable)?;
-        let builder = if material.unverified {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-        } else {
-            builder.with_root_certificates(roots(material.authorities.as_deref())?)
+        let trust = match &material.authorities {
+            _ if material.unverified => Trust::Anyone,
+            None => Trust::Authorities(wharf_tls::system_authorities().map_err(|e| TlsError::Pem(AUTHORITIES, e))?),
+            Some(pem) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(certificates(AUTHORITIES, pem)?);
+                Trust::Authorities(roots)
+            }
         };
-        let config = match (&material.certificate, &material.key) {
-            (None, None) => builder.with_no_client_auth(),
+        let identity = match (&material.certificate, &material.key) {
+            (None, None) => None,
             (Some(certificate), Some(key)) => {
                 let chain = certificates("the client's certificate", certificate)?;
                 let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| TlsError::Pem("the client's key", e))?;
-                builder.with_client_auth_cert(chain, key).map_err(TlsError::Unusable)?
+                Some((chain, key))
             }
             _ => return Err(TlsError::Pair),
         };
+        let config = wharf_tls::client(trust, identity).map_err(TlsError::Unusable)?;
         Ok(Tls(Arc::new(config)))
     }
 
@@ -112,62 +111,6 @@ impl Tls {
 
 fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|e| TlsError::Pem(what, e))
-}
-
-fn roots(own: Option<&[u8]>) -> Result<RootCertStore, TlsError> {
-    let system;
-    let pem = match own {
-        Some(pem) => pem,
-        None => {
-            system = SYSTEM.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
-            &system
-        }
-    };
-    let mut store = RootCertStore::empty();
-    // One root that the library does not like must not spoil the others.
-    store.add_parsable_certificates(certificates("the authorities", pem)?);
-    Ok(store)
-}
-
-/// Believes every certificate: `--tls` without `--tlsverify`. Signatures are still checked.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// Copies between the encrypted and the plain side until both have ended.

@@ -2,28 +2,17 @@
 //! administrator said so.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use wharf_tls::Trust;
 
 use crate::DistributionError;
 use crate::endpoint::TlsSettings;
-
-/// Where distributions keep the certificate authorities (Go's `crypto/x509`, `root_linux.go`).
-const BUNDLES: &[&str] = &[
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/pki/tls/cacert.pem",
-    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
 
 /// Ready configurations, by their settings and the times of their files.
 #[derive(Default)]
@@ -57,84 +46,29 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Distributio
     all.map_err(|e| wrong(path, e))
 }
 
-/// The system's roots. A system without any trusts nobody.
-fn system_roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    let named = std::env::var_os("SSL_CERT_FILE").filter(|f| !f.is_empty()).map(PathBuf::from);
-    let bundle = named.or_else(|| BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()));
-    if let Some(bundle) = bundle {
-        match certificates(&bundle) {
-            Ok(found) => drop(roots.add_parsable_certificates(found)),
-            Err(error) => tracing::warn!(%error, "cannot read the system's certificate authorities"),
-        }
-    }
-    roots
-}
-
 fn build(settings: &TlsSettings) -> Result<ClientConfig, DistributionError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| DistributionError::Invalid(e.to_string()))?;
-    let builder = if settings.insecure {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
+    let trust = if settings.insecure {
+        Trust::Anyone
     } else {
-        let mut roots = system_roots();
+        let mut roots = wharf_tls::system_authorities().unwrap_or_else(|error| {
+            tracing::warn!(%error, "cannot read the system's certificate authorities");
+            RootCertStore::empty()
+        });
         for path in &settings.authorities {
             let (added, _) = roots.add_parsable_certificates(certificates(path)?);
             if added == 0 {
                 return Err(wrong(path, "holds no certificate authority"));
             }
         }
-        builder.with_root_certificates(roots)
+        Trust::Authorities(roots)
     };
-    let mut config = match settings.clients.first() {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let key_file = key.as_ref().unwrap_or(cert);
-            let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| wrong(key_file, e))?;
-            builder.with_client_auth_cert(certificates(cert)?, key).map_err(|e| wrong(cert, e))?
-        }
-    };
+    let identity = settings.clients.first().map(|(cert, key)| {
+        let key_file = key.as_ref().unwrap_or(cert);
+        let key = PrivateKeyDer::from_pem_file(key_file).map_err(|e| wrong(key_file, e))?;
+        Ok::<_, DistributionError>((certificates(cert)?, key))
+    });
+    let shown = settings.clients.first().map(|(cert, _)| cert.clone()).unwrap_or_default();
+    let mut config = wharf_tls::client(trust, identity.transpose()?).map_err(|e| wrong(&shown, e))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
-}
-
-/// Takes any certificate, for registries that are listed as insecure. Signatures are still checked.
-#[derive(Debug)]
-struct AnyServer(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

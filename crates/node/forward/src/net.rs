@@ -9,19 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use wharf_tls::Trust;
 
 use crate::ForwardError;
 
 /// How long connecting, writing and waiting for an answer may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where Debian and its like keep the roots.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// Where a stream goes.
 #[derive(Clone)]
@@ -183,72 +179,30 @@ fn certificates(what: &'static str, path: &str) -> Result<Vec<CertificateDer<'st
 
 /// Prepares TLS to `host:port`.
 pub(crate) fn tls(host: &str, options: TlsOptions<'_>) -> Result<Place, ForwardError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let wrong = |what, path: &str, reason: String| ForwardError::Tls { what, path: path.to_owned(), reason };
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong("TLS", host, e.to_string()))?;
-    let builder = if options.skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+    const AUTHORITY: &str = "certificate authority";
+    let trust = if options.skip_verify {
+        Trust::Anyone
+    } else if options.roots.is_empty() {
+        Trust::Authorities(wharf_tls::system_authorities().map_err(|e| wrong(AUTHORITY, "", e.to_string()))?)
     } else {
-        let file = if options.roots.is_empty() { SYSTEM_ROOTS } else { options.roots };
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(certificates("certificate authority", file)?);
+        roots.add_parsable_certificates(certificates(AUTHORITY, options.roots)?);
         if roots.is_empty() {
-            return Err(wrong("certificate authority", file, "no certificate".to_owned()));
+            return Err(wrong(AUTHORITY, options.roots, "no certificate".to_owned()));
         }
-        builder.with_root_certificates(roots)
+        Trust::Authorities(roots)
     };
-    let config = if options.certificate.is_empty() {
-        builder.with_no_client_auth()
+    let identity = if options.certificate.is_empty() {
+        None
     } else {
         let key = PrivateKeyDer::from_pem_file(options.key).map_err(|e| wrong("key", options.key, e.to_string()))?;
-        let chain = certificates("certificate", options.certificate)?;
-        builder
-            .with_client_auth_cert(chain, key)
-            .map_err(|e| wrong("certificate", options.certificate, e.to_string()))?
+        Some((certificates("certificate", options.certificate)?, key))
     };
+    let config =
+        wharf_tls::client(trust, identity).map_err(|e| wrong("certificate", options.certificate, e.to_string()))?;
     let bare = host.rsplit_once(':').map_or(host, |(name, _)| name).trim_matches(['[', ']']);
     let name = if options.name.is_empty() { bare } else { options.name };
     let name = ServerName::try_from(name.to_owned()).map_err(|e| wrong("server name", name, e.to_string()))?;
     Ok(Place::Tls { host: host.to_owned(), name, config: Arc::new(config) })
-}
-
-/// Takes any certificate: what `…-skip-verify` asks for.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }

@@ -184,13 +184,9 @@ impl Images {
         let mut pins = Pins::new(&self.shared);
         let diff_ids = &image.config.rootfs.diff_ids;
         let chain = self.shared.unpack_all(&mut pins, &image.manifest.layers, diff_ids, &mut |_, _| {})?;
-        let mut whole = hold.image.as_ref().clone();
-        if let Some(chain) = chain.clone()
-            && whole.chain.as_ref() != Some(&chain)
-            && !whole.more.contains(&chain)
-        {
-            whole.more.push(chain);
-            self.shared.register(whole, &[], &mut pins)?;
+        if chain.is_some() && chain != hold.image.chain && chain.iter().all(|c| !hold.image.more.contains(c)) {
+            let more = chain.into_iter().collect();
+            self.shared.register(Image { more, ..hold.image.as_ref().clone() }, &[], &mut pins)?;
         }
         hold.image = image;
         Ok(hold)

@@ -1,5 +1,6 @@
 //! Unpacking layers into snapshots by chain id, and taking whole images into the records.
 
+use std::collections::HashSet;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use wharf_oci::image::{Descriptor, media_type};
 use wharf_snapshot::{Snapshot, Snapshotter};
 use wharf_types::{Digest, Reference, Timestamp};
 
+use crate::import::this_platform;
+use crate::load::fits;
 use crate::pipeline::{Passed, pass};
 use crate::records::{Layer, Tag, chain_id};
 use crate::store::{Pins, Shared};
@@ -135,6 +138,26 @@ pub(crate) fn layer_type(compression: Compression) -> &'static str {
     }
 }
 
+/// Another platform of an index that is here already: what the record had stays, or its layers would go under the
+/// containers that stand on them. The record tells of this host's platform, if that is one of them.
+fn keep_known(image: &mut Image, known: &Image) {
+    image.added = known.added;
+    let here = this_platform();
+    if fits(&known.config.platform, &here) && !fits(&image.config.platform, &here) {
+        image.manifest = known.manifest.clone();
+        image.config = known.config.clone();
+        image.size = known.size;
+        image.more.extend(std::mem::replace(&mut image.chain, known.chain.clone()));
+    } else {
+        image.more.extend(known.chain.clone());
+    }
+    image.more.extend(known.more.iter().cloned());
+    let mut seen: HashSet<Digest> = image.chain.iter().cloned().collect();
+    image.more.retain(|chain| seen.insert(chain.clone()));
+    let mut seen: HashSet<Digest> = image.blobs.iter().map(|blob| blob.digest.clone()).collect();
+    image.blobs.extend(known.blobs.iter().filter(|blob| seen.insert(blob.digest.clone())).cloned());
+}
+
 impl Shared {
     /// Unpacks the layers of an image that are not unpacked yet, lowest first. Returns the top chain id.
     pub(crate) fn unpack_all(
@@ -201,15 +224,15 @@ impl Shared {
                     layers.push((fresh.chain.clone(), layer));
                 }
             }
+            if let Some(known) = state.images.get(&image.id) {
+                keep_known(&mut image, known);
+            }
             let fresh = |chain: &Digest| layers.iter().find(|(c, _)| c == chain).map(|(_, layer)| layer);
             let mut chain = image.chain.clone();
             image.unpacked = 0;
             while let Some(layer) = chain.as_ref().and_then(|c| fresh(c).or_else(|| state.layers.get(c))) {
                 image.unpacked += layer.usage.bytes;
                 chain.clone_from(&layer.parent);
-            }
-            if let Some(known) = state.images.get(&image.id) {
-                image.added = known.added;
             }
         }
         let tag = Tag { id: image.id.clone(), tagged: Timestamp::now() };

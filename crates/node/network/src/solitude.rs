@@ -9,8 +9,8 @@ use wharf_netlink::{Family, Requests, Socket};
 use crate::networks::lock;
 use crate::{NetworkError, netns, sandbox};
 
-/// How many are kept ready. Making one costs less than a sandbox on a bridge.
-const READY: usize = 2;
+/// How many are kept ready; more are made when half of them are used, so that not every start has one made beside it.
+const READY: usize = 8;
 
 /// The namespaces that are ready.
 #[derive(Debug, Default)]
@@ -34,17 +34,25 @@ impl Solitude {
         ready.map_or_else(|| make(home), Ok)
     }
 
-    /// Makes as many as are missing.
+    /// Makes as many as are missing, when half are used.
     pub(crate) fn fill(&self, home: &OwnedFd) -> Result<(), NetworkError> {
-        loop {
+        let present = {
             let kept = lock(&self.0);
-            if !kept.wanted || kept.ready.len() >= READY {
+            if !kept.wanted || kept.ready.len() > READY / 2 {
                 return Ok(());
             }
-            drop(kept);
+            kept.ready.len()
+        };
+        for _ in present..READY {
             let made = make(home)?;
-            lock(&self.0).ready.push(made);
+            let mut kept = lock(&self.0);
+            if !kept.wanted {
+                // Cleared meanwhile: the network is being closed.
+                return Ok(());
+            }
+            kept.ready.push(made);
         }
+        Ok(())
     }
 
     /// Lets them go.
