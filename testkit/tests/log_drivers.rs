@@ -91,9 +91,6 @@ fn syslog_over_udp_tcp_and_unix_sockets_in_all_forms() {
 
 #[test]
 fn a_collector_that_restarts_and_a_killed_engine_lose_no_line() {
-    if testkit::known_gap("issue 5: failed once, not looked into") {
-        return;
-    }
     let mut daemon = Daemon::with_image();
     let first = Lines::bind(0);
     let port = first.port;

@@ -147,7 +147,9 @@ fn unpack(text: &str) -> String {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("base64 runs");
-    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("written");
+    let (mut input, text) = (child.stdin.take().expect("piped"), text.to_owned());
+    // Beside the reading: a pipe holds less than a large body.
+    std::thread::spawn(move || input.write_all(text.as_bytes()));
     String::from_utf8_lossy(&child.wait_with_output().expect("ended").stdout).into_owned()
 }
 
@@ -237,9 +239,6 @@ fn cve_2024_41110_a_plugin_sees_a_body_whatever_its_length_is_said_to_be() {
 /// CVE-2026-34040: a body beyond a limit (1 MiB in moby) was carried out without being shown.
 #[test]
 fn cve_2026_34040_a_large_body_is_shown_whole_or_not_carried_out() {
-    if testkit::known_gap("issue 5: takes more than a minute and fails") {
-        return;
-    }
     let (_folder, daemon, _) = guarded();
     let padded = |size: usize| {
         format!(

@@ -146,9 +146,6 @@ fn an_isolated_internal_network_is_out_of_the_hosts_own_reach() {
 
 #[test]
 fn macvlan_containers_are_on_their_parents_network_and_see_each_other_by_mode() {
-    if testkit::known_gap("issue 6: a second macvlan container says address already in use") {
-        return;
-    }
     let daemon = daemon(&[]);
     remote(&daemon);
     for (mode, together) in [("bridge", true), ("private", false)] {

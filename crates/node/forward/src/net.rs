@@ -38,6 +38,9 @@ fn tcp(host: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in host.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PATIENCE) {
+            // A port of the ephemeral range where nobody listens can be connected to itself (RFC 9293, 3.5): a
+            // collector that is away would seem to be there.
+            Ok(stream) if stream.local_addr()? == address => last = io::ErrorKind::ConnectionRefused.into(),
             Ok(stream) => {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(PATIENCE))?;

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use wharf_ipam::{Cidr, MacAddress};
 use wharf_netlink::route::{self, Veth, Which};
@@ -252,5 +253,27 @@ fn configure(request: &JoinRequest, target: &Target) -> Result<(), NetworkError>
         route::add_address(&mut requests, link, *address, prefix, None);
     }
     route::set_up(&mut requests, Which::Index(link));
-    inner.call(&mut requests).map_err(failed("configuring", name))
+    match inner.call(&mut requests) {
+        Err(e) if e.is(Errno::ADDRINUSE) => raise_patiently(&mut inner, link, name),
+        other => other.map_err(failed("configuring", name)),
+    }
+}
+
+/// How long a macvlan link waits for another one with its Ethernet address to go.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Raises a macvlan link whose Ethernet address another link of its parent has: that of a container that ended, whose
+/// namespace the kernel takes down by deferred work. One that stays is another container's, and the caller is told.
+fn raise_patiently(inner: &mut Socket, link: u32, name: &str) -> Result<(), NetworkError> {
+    let asked = Instant::now();
+    loop {
+        let mut requests = Requests::new();
+        route::set_up(&mut requests, Which::Index(link));
+        match inner.call(&mut requests) {
+            Err(e) if e.is(Errno::ADDRINUSE) && asked.elapsed() < LINGER => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => return other.map_err(failed("configuring", name)),
+        }
+    }
 }
