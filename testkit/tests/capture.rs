@@ -156,7 +156,8 @@ fn an_export_is_the_whole_tree_without_what_is_mounted_in_it() {
 fn killed_at_any_point_of_a_commit_the_container_goes_on_and_nothing_is_left_over() {
     let mut daemon = Daemon::with_image();
     daemon.docker(&["run", "-d", "--name", "c5", "busybox", "sh", "-c", "echo x > /x; sleep 1000"]).ok();
-    let blobs = |daemon: &Daemon| std::fs::read_dir(daemon.data_root().join("blobs/sha256")).map_or(0, Iterator::count);
+    let blobs =
+        |daemon: &Daemon| std::fs::read_dir(daemon.data_root().join("content/blobs/sha256")).map_or(0, Iterator::count);
     let before = blobs(&daemon);
     let points = [
         "capture.before-pause",

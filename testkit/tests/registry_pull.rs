@@ -89,9 +89,6 @@ fn run_and_create_pull_what_is_missing() {
 
 #[test]
 fn a_killed_pull_goes_on_where_it_was_by_range() {
-    if testkit::known_gap("issue 4: not looked into") {
-        return;
-    }
     let (registry, mut daemon) = (Registry::plain(), daemon());
     runnable(&registry, &daemon, "app", "v1", &[8 * MIB, 1000]);
     let large = 8 * MIB;
@@ -136,9 +133,6 @@ fn a_killed_pull_goes_on_where_it_was_by_range() {
 
 #[test]
 fn a_cancelled_pull_keeps_what_it_has() {
-    if testkit::known_gap("issue 4: not looked into") {
-        return;
-    }
     let (registry, daemon) = (Registry::plain(), daemon());
     let tar = std::fs::read(busybox_tar(daemon.folder())).expect("made");
     let image = registry.put_image("app", "v1", "amd64", &[layer_of(&tar), layer("slow", MIB)]);
@@ -293,9 +287,6 @@ fn a_registry_without_ranges_or_that_refuses_them_is_read_from_the_start() {
 
 #[test]
 fn a_silent_registry_is_given_up_after_the_time_set() {
-    if testkit::known_gap("issue 4: not looked into") {
-        return;
-    }
     let arguments = ["--registry-stall", "1", "--max-download-attempts", "2"].map(str::to_owned).to_vec();
     let daemon = Daemon::start(DaemonOptions { arguments, ..DaemonOptions::default() });
     let registry = Registry::plain();

@@ -86,7 +86,7 @@ impl Building {
 fn open_builder(joined: &Joined) -> Result<Arc<Builder>, BuildError> {
     let engine: &Arc<Engine> = joined.engine();
     let parts = &engine.build;
-    let content = wharf_content::Store::open(&parts.data_root).map_err(|e| BuildError::system("open the blobs", &e))?;
+    let content = parts.images.content().clone();
     let disk = rustix::fs::statvfs(&parts.data_root).map_or(0, |s| s.f_blocks * s.f_frsize);
     let told = engine.clone();
     Builder::open(Parts {

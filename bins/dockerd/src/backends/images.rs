@@ -1,5 +1,7 @@
 //! Images: the store's data in the API's shapes, progress as lines.
 
+use std::io::{self, Read};
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use wharf_api_server::ApiError;
@@ -195,7 +197,7 @@ pub(super) fn reference(repo: &str, tag: &str) -> Result<Option<Reference>, ApiE
 
 /// Runs work that blocks and reports lines; its error comes as the last one.
 fn progress<E: HasKind>(
-    work: impl FnOnce(&mut dyn FnMut(api::Progress)) -> Result<(), E> + Send + 'static,
+    work: impl FnOnce(&mut (dyn FnMut(api::Progress) + Send)) -> Result<(), E> + Send + 'static,
 ) -> Outgoing<api::Progress> {
     let (sender, receiver) = mpsc::channel(16);
     tokio::task::spawn_blocking(move || {
@@ -206,6 +208,57 @@ fn progress<E: HasKind>(
         }
     });
     receiver
+}
+
+/// A file as a request's body would come.
+fn fetched(mut file: wharf_distribution::Download) -> Incoming {
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(async move {
+        loop {
+            let piece = match file.chunk().await {
+                Ok(None) => return,
+                Ok(Some(bytes)) => Ok(bytes),
+                Err(e) => Err(ApiError::of(&e)),
+            };
+            let last = piece.is_err();
+            // Whoever reads it may have failed.
+            if sender.send(piece).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Bytes between two lines of progress, as moby's.
+const TOLD_EVERY: i64 = 512 << 10;
+
+/// A reader that says how far it is.
+struct Telling<'a> {
+    source: BodyReader,
+    say: &'a mut (dyn FnMut(api::Progress) + Send),
+    current: i64,
+    told: i64,
+    total: i64,
+}
+
+impl Read for Telling<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read(out)?;
+        self.current += n as i64;
+        let ended = n == 0 && self.told < self.current;
+        if ended || self.current - self.told >= TOLD_EVERY {
+            self.told = self.current;
+            let detail =
+                api::ProgressDetail { current: self.current, total: self.total, ..api::ProgressDetail::default() };
+            (self.say)(api::Progress {
+                status: "Importing".to_owned(),
+                progress_detail: Some(detail),
+                ..api::Progress::default()
+            });
+        }
+        Ok(n)
+    }
 }
 
 fn load_line(step: LoadProgress) -> api::Progress {
@@ -285,20 +338,39 @@ impl ImageBackend for Joined {
 
     fn import(&self, query: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
         let images = self.0.images.clone();
+        let client = self.0.registries.client().clone();
         Box::pin(async move {
-            if query.source != "-" {
-                return Err(ApiError::not_implemented(
-                    "importing from a URL is not supported by this version of Wharf yet",
-                ));
-            }
-            let request = ImportRequest {
+            let mut request = ImportRequest {
                 reference: reference(&query.repo, &query.tag)?,
                 changes: query.changes,
                 message: query.message,
                 platform: parse_platform(&query.platform),
             };
+            let (mut source, mut url) = (BodyReader::new(body), None);
+            let mut total = 0;
+            if query.source != "-" {
+                // As moby's `imagesrv.ImportImage`: what names no scheme is fetched by HTTP.
+                let address = if query.source.contains("://") {
+                    query.source.clone()
+                } else {
+                    format!("http://{}", query.source)
+                };
+                let file = client.download(&address).await.map_err(|e| ApiError::of(&e))?;
+                total = file.length.unwrap_or(0) as i64;
+                source = BodyReader::new(fetched(file));
+                url = Some(address);
+                if request.message.is_empty() {
+                    request.message = format!("Imported from {}", query.source);
+                }
+            }
             Ok(progress(move |say| {
-                let id = images.import(request, &mut BodyReader::new(body))?;
+                let id = match url {
+                    None => images.import(request, &mut source)?,
+                    Some(url) => {
+                        say(api::Progress { status: format!("Downloading from {url}"), ..api::Progress::default() });
+                        images.import(request, &mut Telling { source, say, current: 0, told: 0, total })?
+                    }
+                };
                 say(api::Progress { status: id.to_string(), ..api::Progress::default() });
                 Ok::<(), EngineError>(())
             }))

@@ -81,7 +81,7 @@ pub struct Refusal {
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let reason = http::StatusCode::from_u16(self.status).ok().and_then(|s| s.canonical_reason()).unwrap_or("");
+        let reason = reason(self.status);
         write!(f, "unexpected status from {} request to {}: {} {reason}", self.method, self.url, self.status)?;
         for complaint in &self.complaints {
             write!(f, "\n{complaint}")?;
@@ -185,6 +185,24 @@ pub enum DistributionError {
         /// Why it failed last.
         reason: String,
     },
+    /// A file that its server does not give (moby `builder/remotecontext`, `GetWithStatusError`).
+    #[error("failed to GET {url} with status {status} {}: {body}", reason(*status))]
+    Get {
+        /// From where.
+        url: String,
+        /// The status.
+        status: u16,
+        /// What the server said.
+        body: String,
+    },
+    /// A file's server could not be asked, in the words of Go's client.
+    #[error("Get \"{url}\"")]
+    Unreachable {
+        /// From where.
+        url: String,
+        /// Why.
+        source: TransportError,
+    },
     /// A settings file of a registry is wrong.
     #[error("{path}: {reason}")]
     Settings {
@@ -214,8 +232,13 @@ pub enum DistributionError {
     #[error(transparent)]
     Content(#[from] ContentError),
     /// A failure that several waiters share.
-    #[error("{0}")]
+    #[error(transparent)]
     Shared(std::sync::Arc<DistributionError>),
+}
+
+/// The words of a status.
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|s| s.canonical_reason()).unwrap_or("")
 }
 
 impl HasKind for DistributionError {
@@ -225,6 +248,13 @@ impl HasKind for DistributionError {
             // As Docker answers: a wrong or missing login at a registry is a 404 for pulls, so that nobody learns which
             // repositories exist.
             Self::Unauthorised(_) | Self::PushUnauthorised(_) => Kind::NotFound,
+            Self::Get { status, .. } => match status {
+                401 => Kind::Unauthorised,
+                403 => Kind::Forbidden,
+                404 => Kind::NotFound,
+                400..=499 => Kind::Invalid,
+                _ => Kind::System,
+            },
             Self::Refused(refusal) => match refusal.status {
                 401 => Kind::Unauthorised,
                 403 => Kind::Forbidden,
@@ -236,6 +266,7 @@ impl HasKind for DistributionError {
             Self::Token { .. } | Self::Realm { .. } => Kind::Unauthorised,
             Self::Document { .. } | Self::MediaType { .. } | Self::Invalid(_) | Self::Settings { .. } => Kind::Invalid,
             Self::Digest { .. } | Self::Size { .. } => Kind::DataLoss,
+            Self::Unreachable { .. } => Kind::System,
             Self::Request { .. } | Self::Redirect { .. } | Self::Download { .. } | Self::Search(_) => Kind::System,
             Self::Cancelled => Kind::Cancelled,
             Self::Content(e) => e.kind(),

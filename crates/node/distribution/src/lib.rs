@@ -9,6 +9,7 @@ mod blob;
 pub mod challenge;
 mod client;
 pub mod document;
+mod download;
 mod endpoint;
 mod error;
 mod fetch;
@@ -22,6 +23,7 @@ mod upload;
 
 pub use auth::Credentials;
 pub use client::{Client, Found};
+pub use download::Download;
 pub use endpoint::{Capabilities, Config, Endpoint, HUB, HUB_LOGIN, Scheme, TlsSettings, endpoints, is_insecure};
 pub use error::{Complaint, DistributionError, Refusal, TransportError};
 pub use fetch::{Fetch, Following, ingest_key};

@@ -148,7 +148,7 @@ impl Engine {
         let store = Arc::new(Store::open(&config.data_root.join("wharf/meta.redb"))?);
         let trash = Arc::new(Trash::open(&config.data_root)?);
         let snapshots = wharf_snapshot::open(&config.data_root, storage_driver.as_deref(), trash)?;
-        let content = wharf_content::Store::open(&config.data_root)?;
+        let content = wharf_content::Store::open(&config.data_root.join("content"))?;
         let kept = Arc::new(Kept::default());
         for snapshot in owned_by_builds(&store)? {
             kept.add(&snapshot);

@@ -50,7 +50,8 @@ pub fn login(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let status = attempt(shell, &mut login)?;
     let plain = keeping.is_plain(&server);
     keeping.store(&login)?;
-    if plain {
+    // A token can be taken back; Docker warns of passwords only.
+    if plain && !login.password.is_empty() {
         let file = folder.join("config.json");
         shell.warn(&format!("\nWARNING! Your credentials are stored unencrypted in '{}'.", file.display()));
         shell.warn("Configure a credential helper to remove this warning. See");
