@@ -228,6 +228,7 @@ pub fn live(settings: &Settings) -> Result<Live, SettingsError> {
         live_restore: settings.switch("live-restore"),
         labels: labels.to_vec(),
         debug: settings.switch("debug") || settings.text("log-level") == "debug",
+        runtimes: crate::runtimes::read(settings)?,
     })
 }
 
@@ -240,9 +241,6 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         (None, true) => "private",
         (None, false) => "host",
     };
-    let runtime = word(settings, "default-runtime", &["runc", "io.containerd.runc.v2", "wharf"])?;
-    let mut runtimes = vec![runtime];
-    runtimes.extend(["runc", "io.containerd.runc.v2"].into_iter().filter(|r| *r != runtime));
     let bridge = bridge(settings)?;
     let init_path = beside(settings, "init-path", "docker-init")?;
     let parent = settings.given("cgroup-parent").unwrap_or("docker");
@@ -253,7 +251,6 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         cgroup_parent: format!("/{}", parent.trim_start_matches('/')),
         cgroupns_mode,
         ipc_mode: word(settings, "default-ipc-mode", &["private", "shareable"])?,
-        runtimes,
         shm_size: bytes("default-shm-size", settings.text("default-shm-size"))?,
         ulimits: ulimits(settings)?,
         init: settings.switch("init"),

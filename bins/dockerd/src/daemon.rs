@@ -198,7 +198,7 @@ struct Reloading<'a> {
 
 impl Reloading<'_> {
     /// Reads the configuration again and changes what can be changed while the daemon runs: debug and log level, labels,
-    /// live-restore, shutdown timeout, authorisation plugins. A file with a fault changes nothing.
+    /// live-restore, shutdown timeout, runtimes, authorisation plugins. A file with a fault changes nothing.
     fn reload(&mut self, engine: &Engine, authorization: &Authorization) {
         let read = Settings::read(self.arguments).and_then(|settings| {
             settings.check_effects()?;

@@ -73,7 +73,7 @@ use Form::{List, Map, Number, Switch, Text};
 
 /// Every flag, in the order of help.
 pub const FLAGS: &[Flag] = &[
-    flag("add-runtime", Map, "", Later, "Register a further OCI runtime").key("runtimes"),
+    flag("add-runtime", Map, "", Full, "Register a further OCI runtime: name=path").key("runtimes"),
     flag(
         "allow-direct-routing",
         Switch,

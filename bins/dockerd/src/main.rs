@@ -8,6 +8,7 @@ mod flags;
 mod log;
 mod notify;
 mod root;
+mod runtimes;
 mod settings;
 
 use std::process::ExitCode;

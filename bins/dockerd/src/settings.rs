@@ -48,6 +48,9 @@ pub enum SettingsError {
         /// Why.
         reason: String,
     },
+    /// A runtime cannot be used as it is configured. dockerd's texts, which name no flag.
+    #[error("failed to start daemon: {0}")]
+    Runtime(String),
     /// A feature that is not built yet.
     #[error("--{flag} is not supported by this version of Wharf yet")]
     Later {
@@ -65,7 +68,7 @@ impl SettingsError {
             | Self::MissingValue(_)
             | Self::Value { .. }
             | Self::Arguments => true,
-            Self::File { .. } | Self::Later { .. } => false,
+            Self::File { .. } | Self::Runtime(_) | Self::Later { .. } => false,
         }
     }
 }
@@ -79,6 +82,7 @@ impl HasKind for SettingsError {
             | Self::MissingValue(_)
             | Self::Value { .. }
             | Self::Arguments
+            | Self::Runtime(_)
             | Self::File { .. } => Kind::Invalid,
         }
     }
@@ -251,6 +255,9 @@ fn add(
         Form::Number if value.parse::<i64>().is_err() => {
             return Err(wrong(&format!("strconv.ParseInt: parsing \"{value}\": invalid syntax")));
         }
+        Form::Map if flag.long == "add-runtime" && !value.contains('=') => {
+            return Err(wrong(&format!("invalid runtime argument: {value}")));
+        }
         Form::Map if !value.contains('=') => return Err(wrong("expected key=value")),
         _ => value,
     };
@@ -340,6 +347,14 @@ fn texts(flag: &Flag, key: &str, value: &Value) -> Result<Vec<String>, String> {
         }
         (Form::Map, Value::Object(map)) if flag.long == "default-ulimit" => {
             Ok(map.iter().map(|(k, v)| ulimit(k, v)).collect())
+        }
+        (Form::Map, Value::Object(map)) if flag.long == "add-runtime" => {
+            let wrong = |k: &str| {
+                format!(
+                    "invalid JSON: json: cannot unmarshal into Go struct field Config.runtimes.{k} of type system.Runtime"
+                )
+            };
+            map.iter().map(|(k, v)| v.is_object().then(|| format!("{k}={v}")).ok_or_else(|| wrong(k))).collect()
         }
         (Form::Map, Value::Object(map)) => {
             let pair = |(k, v): (&String, &Value)| match v {

@@ -13,6 +13,10 @@ use crate::args::Invocation;
 use crate::error::Error;
 use crate::{stats, store};
 
+/// How long a kill may take to be counted: looked at this often, this many times.
+const LOOK: Duration = Duration::from_millis(20);
+const LOOKS: u32 = 50;
+
 /// Prints events until the container ends, or its statistics once.
 pub fn run(i: &Invocation) -> Result<u8, Error> {
     let interval = interval(i.value("interval").unwrap_or("5s"))?;
@@ -37,8 +41,11 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
     let mut watch = group.watch_oom().map_err(Error::Cgroup)?;
     let mut kills = group.oom_kills().map_err(Error::Cgroup)?;
     let mut next = Instant::now() + interval;
+    // Version 1 tells before it kills, and only once: the count is looked at again until then.
+    let mut look: Option<(Instant, u32)> = None;
     loop {
-        let left = next.saturating_duration_since(Instant::now());
+        let until = look.map_or(next, |(when, _)| when.min(next));
+        let left = until.saturating_duration_since(Instant::now());
         let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) };
         let pidfd = container.pidfd();
         let mut fds = vec![PollFd::new(&pidfd, PollFlags::IN)];
@@ -50,9 +57,16 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
         let (ended, oom) = (!fds[0].revents().is_empty(), fds.get(1).is_some_and(|f| !f.revents().is_empty()));
         drop(fds);
         let mut told = Ok(());
-        if oom && let Some(watch) = &mut watch {
+        let due = look.take_if(|(when, _)| *when <= Instant::now());
+        if (oom || due.is_some())
+            && let Some(watch) = &mut watch
+        {
             // Several wake-ups may tell of one kill, and one of several; the count says which.
             let now = watch.acknowledge().unwrap_or(kills);
+            let times = due.map_or(0, |(_, times)| times + 1);
+            if now == kills && times < LOOKS {
+                look = Some((Instant::now() + LOOK, times));
+            }
             for _ in kills..now {
                 told = told.and_then(|()| tell("oom", None));
             }

@@ -1,7 +1,9 @@
 //! The command line: what runc 1.3 prints and takes.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -41,27 +43,32 @@ fn statistics_are_printed_once() {
     bundle.call(&["events", "--stats", &bundle.id]).fails_with("is not running");
 }
 
+/// The lines that a child prints, to be waited for with a limit. The thread ends with the child's output.
+fn lines_of(child: &mut Child) -> Receiver<String> {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let lines = BufReader::new(child.stdout.take().expect("pipe")).lines();
+    std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    receiver
+}
+
 #[test]
 fn events_follow_a_container_to_its_end() {
     let bundle = Bundle::new("sleep 1000");
     bundle.start();
     let mut child =
         bundle.command(&["events", "--interval", "50ms", &bundle.id]).stdout(Stdio::piped()).spawn().expect("spawned");
-    let mut lines = BufReader::new(child.stdout.take().expect("pipe")).lines();
+    let lines = lines_of(&mut child);
     for _ in 0..2 {
-        let line = lines.next().expect("a line").expect("read");
+        let line = lines.recv_timeout(Duration::from_secs(10)).expect("a line");
         assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON")["type"], "stats");
     }
     bundle.call(&["kill", &bundle.id, "KILL"]).ok();
-    assert!(lines.all(|l| l.is_ok()));
+    eventually("the end of events", || child.try_wait().expect("waited").is_some());
     assert_eq!(child.wait().expect("waited").code(), Some(0));
 }
 
 #[test]
 fn an_out_of_memory_kill_is_an_event() {
-    if testkit::known_gap("issue 3: hung once in a full run") {
-        return;
-    }
     let bundle = Bundle::new(
         "while ! [ -e /go ]; do sleep 0.05; done; (dd if=/dev/zero of=/dev/null bs=200M count=1); sleep 1000",
     )
@@ -69,18 +76,18 @@ fn an_out_of_memory_kill_is_an_event() {
     bundle.start();
     let mut child =
         bundle.command(&["events", "--interval", "1h", &bundle.id]).stdout(Stdio::piped()).spawn().expect("spawned");
-    let mut lines = BufReader::new(child.stdout.take().expect("pipe")).lines();
+    let lines = lines_of(&mut child);
     // The watch is set once it sleeps in poll, which nothing tells; a kill that came before it is not an event of it.
     eventually("the watch", || {
         let path = format!("/proc/{}/wchan", child.id());
         std::fs::read_to_string(path).is_ok_and(|w| w.contains("poll") || w.contains("futex") || w.contains("ep_"))
     });
     std::fs::write(bundle.rootfs().join("go"), "").expect("written");
-    let line = lines.next().expect("a line").expect("read");
-    assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON")["type"], "oom", "{line}");
+    let line = lines.recv_timeout(Duration::from_secs(30));
     bundle.call(&["delete", "--force", &bundle.id]).ok();
-    let _ = lines.all(|l| l.is_ok());
-    child.wait().expect("waited");
+    eventually("the end of events", || child.try_wait().expect("waited").is_some());
+    let line = line.expect("an event");
+    assert_eq!(serde_json::from_str::<Value>(&line).expect("JSON")["type"], "oom", "{line}");
 }
 
 /// A limit as the kernel has it, by v1 or v2 file.

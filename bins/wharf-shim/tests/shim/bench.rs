@@ -93,7 +93,15 @@ impl Bench {
         let folder = self.shims.prepare(&id).expect("prepared");
         let json = config(&id, script, terminal, limits);
         folder.write_config(&serde_json::to_vec(&json).expect("JSON")).expect("written");
-        let request = SpawnRequest { folder, log_dir: dir.as_fd(), log: &log, netns: None, hold: Vec::new(), relays };
+        let request = SpawnRequest {
+            folder,
+            log_dir: dir.as_fd(),
+            log: &log,
+            netns: None,
+            hold: Vec::new(),
+            relays,
+            runtime: None,
+        };
         let shims = kill_at.map_or_else(|| self.shims.clone(), |point| self.shims.clone().aimed_at(point));
         let shim = shims.spawn(request).expect("spawned");
         Task { id, shim, log, log_dir }

@@ -72,6 +72,7 @@ pub use console::resize;
 pub use container::{Container, Known, kill_rest, pids_of_rest, remove, start_time};
 pub use create::create;
 pub use options::names as mount_options;
+pub use rootfs::mount_root;
 pub use scheduling::{memory_flags, memory_modes};
 
 /// What [`create`] needs.

@@ -73,6 +73,14 @@ fn is_bind(mount: &Mount, options: &Options) -> bool {
     options.bind || mount.kind == "bind"
 }
 
+/// Mounts the parts of a root file system over `path` in the caller's own mount namespace, for a runtime that expects them there.
+/// May leave the working directory for that of the layers.
+pub fn mount_root(mounts: &[Mount], path: &Path) -> Result<(), Failure> {
+    // By name the last one, because `shorten` changes the working directory.
+    let path = std::path::absolute(path).or_fail(Stage::Rootfs, || format!("rootfs {}", path.display()))?;
+    plan(mounts, false)?.iter().try_for_each(|part| part.perform(&path))
+}
+
 /// Mounts the parts over `path`, or binds the folder onto itself where there are none, and takes it as root.
 pub(crate) fn mount(parts: &[Part<'_>], path: &Path) -> Result<Root, Failure> {
     let subject = || format!("rootfs {}", path.display());

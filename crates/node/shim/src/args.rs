@@ -15,6 +15,15 @@ pub struct RelayArg {
     pub to: SocketAddr,
 }
 
+/// An OCI runtime of another maker, which makes the container instead of the library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// The program, absolute.
+    pub path: String,
+    /// What it is given before everything else.
+    pub args: Vec<String>,
+}
+
 /// The checked command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Args {
@@ -30,6 +39,8 @@ pub struct Args {
     pub hold_fds: Vec<i32>,
     /// Relays.
     pub relays: Vec<RelayArg>,
+    /// What makes the container, if it is not the library.
+    pub runtime: Option<Runtime>,
     /// The containerd that is served instead of dockerd.
     pub containerd: Option<Containerd>,
 }
@@ -75,6 +86,7 @@ impl Args {
         let (mut id, mut task_dir, mut driver) = (None, None, "json-file".to_owned());
         let (mut options, mut attrs) = (Vec::new(), std::collections::BTreeMap::new());
         let (mut netns_fd, mut hold_fds, mut relays) = (None, Vec::new(), Vec::new());
+        let (mut runtime, mut runtime_args) = (None, Vec::new());
         let (mut namespace, mut events, mut socket) = (None, PathBuf::new(), PathBuf::new());
         while let Some(name) = args.next() {
             let name = name.to_str().ok_or_else(|| ArgsError::Unknown(name.to_string_lossy().into_owned()))?;
@@ -94,6 +106,8 @@ impl Args {
                 "--hold-fds" => {
                     hold_fds = range(&value("--hold-fds")?).ok_or(ArgsError::Value("--hold-fds"))?;
                 }
+                "--runtime" => runtime = Some(value("--runtime")?),
+                "--runtime-arg" => runtime_args.push(value("--runtime-arg")?),
                 "--containerd-namespace" => namespace = Some(value("--containerd-namespace")?),
                 "--containerd-events" => events = PathBuf::from(value("--containerd-events")?),
                 "--containerd-socket" => socket = PathBuf::from(value("--containerd-socket")?),
@@ -106,7 +120,8 @@ impl Args {
         let id = id.ok_or(ArgsError::Missing("--id"))?;
         let task_dir = task_dir.ok_or(ArgsError::Missing("--task-dir"))?;
         let containerd = namespace.map(|namespace| Containerd { namespace, events, socket });
-        Ok(Args { id, task_dir, log, netns_fd, hold_fds, relays, containerd })
+        let runtime = runtime.map(|path| Runtime { path, args: runtime_args });
+        Ok(Args { id, task_dir, log, netns_fd, hold_fds, relays, runtime, containerd })
     }
 }
 
@@ -153,9 +168,14 @@ mod tests {
             "6-8",
             "--relay",
             "fd=9,to=172.17.0.2:80",
+            "--runtime",
+            "/usr/bin/crun",
+            "--runtime-arg",
+            "--debug",
         ])
         .expect("valid");
         assert_eq!((args.netns_fd, args.hold_fds.as_slice()), (Some(5), [6, 7, 8].as_slice()));
+        assert_eq!(args.runtime, Some(Runtime { path: "/usr/bin/crun".to_owned(), args: vec!["--debug".to_owned()] }));
         assert_eq!(args.log.max_size, Some(1_000_000));
         assert_eq!(args.log.attrs["k"], "a=b");
         assert_eq!(args.relays[0], RelayArg { fd: 9, to: ([172, 17, 0, 2], 80).into() });

@@ -9,6 +9,7 @@ use wharf_proto_task::record::RecordKind;
 use wharf_proto_task::{Message, events, task};
 use wharf_types::{Signal, Timestamp};
 
+use crate::container::{self, Container};
 use crate::poll::{Ready, Token};
 use crate::process::Phase;
 use crate::records::report;
@@ -17,6 +18,10 @@ use crate::supervisor::{INIT, Supervisor};
 /// How long the pipes of an ended process are kept open for others that hold them. Source: moby `daemon/monitor.go`, which gives
 /// streams two seconds.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a kill may take to be counted after the kernel said that memory ran out: looked at this often, this many times.
+const OOM_LOOK: Duration = Duration::from_millis(20);
+const OOM_LOOKS: u32 = 50;
 
 impl Supervisor {
     /// Collects everything that has ended.
@@ -124,6 +129,7 @@ impl Supervisor {
         if self.publish_deadline().is_some_and(|until| until <= now) {
             self.push_events();
         }
+        self.look_for_oom(now);
         let due: Vec<u32> = self.deadlines().filter(|(_, until)| *until <= now).map(|(n, _)| n).collect();
         for number in due {
             self.drain(number);
@@ -135,7 +141,8 @@ impl Supervisor {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines().map(|(_, until)| until).chain(self.publish_deadline()).min()
+        let look = self.oom_look.map(|(when, _)| when);
+        self.deadlines().map(|(_, until)| until).chain(self.publish_deadline()).chain(look).min()
     }
 
     fn deadlines(&self) -> impl Iterator<Item = (u32, Instant)> {
@@ -151,11 +158,12 @@ impl Supervisor {
     }
 
     /// Removes what the kernel holds for the container.
-    pub(crate) fn release_container(&mut self) -> Result<(), wharf_runtime::Error> {
+    pub(crate) fn release_container(&mut self) -> Result<(), container::Error> {
         if let Some(watch) = self.oom.take() {
             self.poll.remove(&watch);
         }
-        self.container.take().map_or(Ok(()), wharf_runtime::Container::delete)
+        self.oom_look = None;
+        self.container.take().map_or(Ok(()), Container::delete)
     }
 
     /// Takes back a container that was created and not started.
@@ -198,7 +206,7 @@ impl Supervisor {
 
     /// Starts watching for out-of-memory kills.
     pub(crate) fn watch_oom(&mut self) {
-        let Some(cgroup) = self.container.as_ref().and_then(wharf_runtime::Container::cgroup) else { return };
+        let Some(cgroup) = self.container.as_ref().and_then(Container::cgroup) else { return };
         match cgroup.watch_oom() {
             Ok(Some(watch)) => {
                 if self.poll.add(&watch, Token::Oom, Ready::IN).is_ok() {
@@ -207,6 +215,25 @@ impl Supervisor {
             }
             Ok(None) => {}
             Err(e) => report(&wharf_error::Chain(&e)),
+        }
+    }
+
+    /// The kernel says that the group has no memory left. Version 1 says so before it kills, and never again, so the count
+    /// may have to be looked at a little later.
+    pub(crate) fn hear_oom(&mut self) {
+        let before = self.oom_kills;
+        self.note_oom();
+        if self.oom_kills == before && self.oom.is_some() {
+            self.oom_look = Some((Instant::now() + OOM_LOOK, 0));
+        }
+    }
+
+    fn look_for_oom(&mut self, now: Instant) {
+        let Some((_, times)) = self.oom_look.take_if(|(when, _)| *when <= now) else { return };
+        let before = self.oom_kills;
+        self.note_oom();
+        if self.oom_kills == before && times < OOM_LOOKS {
+            self.oom_look = Some((now + OOM_LOOK, times + 1));
         }
     }
 

@@ -4,7 +4,7 @@
 //!            ttRPC ──▶ client ──▶ service ─┐                       ┌─▶ spool (json-file, local)
 //! dockerd ──▶ listener                     ├─▶ supervisor ─ output ┤
 //!            raw ────▶ attached ──▶ input ─┘   │   ▲               └─▶ attached clients
-//!                                     wharf_runtime  SIGCHLD ──▶ exit ──▶ records, Wait
+//!                                     container  SIGCHLD ──▶ exit ──▶ records, Wait
 //! ```
 //!
 //! One epoll set holds everything; nothing here waits elsewhere than in it, save file writes and the runtime's own
@@ -20,6 +20,7 @@ mod containerd;
 mod datagrams;
 mod exit;
 mod fifo;
+mod foreign;
 mod input;
 mod metrics;
 mod output;
@@ -32,7 +33,7 @@ mod service;
 mod spare;
 mod supervisor;
 
-pub use args::{Args, ArgsError, Containerd, RelayArg};
+pub use args::{Args, ArgsError, Containerd, RelayArg, Runtime};
 pub use containerd::{answer as answer_containerd, is_named_by_containerd};
 pub use spare::wait_as_spare;
 pub use supervisor::{Failed, run};

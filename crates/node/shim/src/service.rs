@@ -11,7 +11,7 @@ use wharf_types::{Failure, Mount, Signal, Stage, Timestamp};
 
 use crate::attached::{From, Plan};
 use crate::client::Reply;
-use crate::container;
+use crate::container::{self, Container};
 use crate::fifo::{self, Paths};
 use crate::process::{Input, Phase, Pipes, Prepared, Process, terminal};
 use crate::supervisor::{INIT, Supervisor};
@@ -84,7 +84,7 @@ impl Supervisor {
         Ok((number, process))
     }
 
-    fn container(&self) -> Result<&wharf_runtime::Container, Status> {
+    fn container(&self) -> Result<&Container, Status> {
         self.container.as_ref().ok_or_else(|| Status::new(Code::NotFound, "container not running"))
     }
 
@@ -103,7 +103,14 @@ impl Supervisor {
         point("shim.create");
         let (mut process, ends) = self.prepare("", request.terminal, paths)?;
         let lent = ends.as_ref().map(|ends| ends.each_ref().map(std::os::fd::AsFd::as_fd));
-        let made = container::create(&self.args.id, &bundle, &rootfs, netns, lent);
+        let made = container::create(&container::Plan {
+            id: &self.args.id,
+            bundle: &bundle,
+            rootfs: &rootfs,
+            netns,
+            stdio: lent,
+            runtime: self.args.runtime.as_ref(),
+        });
         let (container, made) = made.map_err(|f| Status::from_failure(&f))?;
         process.pid = made.pid.unsigned_abs();
         if let Some(console) = made.console {
@@ -223,8 +230,7 @@ impl Supervisor {
     }
 
     fn start_exec(&mut self, number: u32, prepared: Prepared) -> Result<(), Status> {
-        let made = container::exec(self.container()?, &prepared.document, prepared.ends)
-            .map_err(|f| Status::from_failure(&f))?;
+        let made = self.container()?.exec(&prepared.document, prepared.ends).map_err(|f| Status::from_failure(&f))?;
         let Some(process) = self.processes.get_mut(&number) else { return Ok(()) };
         process.pid = made.pid.unsigned_abs();
         if let Some(console) = made.console {
@@ -385,8 +391,7 @@ impl Supervisor {
 
     fn freeze(&mut self, id: &str, freeze: bool) -> Answer {
         self.check_id(id)?;
-        let container = self.container()?;
-        if freeze { container.pause() } else { container.resume() }.map_err(|e| status_of(&e))?;
+        self.container()?.freeze(freeze).map_err(|e| status_of(&e))?;
         self.paused = freeze;
         let container_id = self.args.id.clone();
         if freeze {
@@ -514,7 +519,7 @@ fn send_signal(pid: u32, signal: Signal) -> std::io::Result<()> {
     wharf_sys::signal::send(std::os::fd::AsFd::as_fd(&pidfd), i32::from(signal.number()))
 }
 
-pub(crate) fn status_of(e: &wharf_runtime::Error) -> Status {
+pub(crate) fn status_of(e: &container::Error) -> Status {
     use wharf_error::{Chain, HasKind, Kind};
     let code = match e.kind() {
         Kind::NotFound | Kind::Conflict => Code::NotFound,

@@ -14,6 +14,7 @@ use wharf_sys::signal::SignalFd;
 use crate::args::{Args, ArgsError};
 use crate::attached::Attached;
 use crate::client::Client;
+use crate::container::Container;
 use crate::poll::{Poll, Ready, Token};
 use crate::process::Process;
 use crate::publish::Publisher;
@@ -82,9 +83,11 @@ pub(crate) struct Supervisor {
     pub(crate) run_start: Option<RunStart>,
     /// Pid of the child that compresses a rotated file.
     pub(crate) compressor: Option<i32>,
-    pub(crate) container: Option<wharf_runtime::Container>,
+    pub(crate) container: Option<Container>,
     pub(crate) oom: Option<wharf_cgroup::OomWatch>,
     pub(crate) oom_kills: u64,
+    /// When to look again whether a kill was counted, and how often that was done.
+    pub(crate) oom_look: Option<(Instant, u32)>,
     pub(crate) paused: bool,
     pub(crate) processes: BTreeMap<u32, Process>,
     pub(crate) clients: BTreeMap<u32, Client>,
@@ -150,6 +153,7 @@ impl Supervisor {
             container: None,
             oom: None,
             oom_kills: 0,
+            oom_look: None,
             paused: false,
             processes: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -184,7 +188,7 @@ impl Supervisor {
                 Ok(())
             }
             Token::Oom => {
-                self.note_oom();
+                self.hear_oom();
                 Ok(())
             }
             Token::Client(n) => {

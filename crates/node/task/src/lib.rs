@@ -16,5 +16,5 @@ pub use error::TaskError;
 pub use folder::TaskFolder;
 pub use record::{boot_id, read_records};
 pub use shim::{AttachRequest, Attached, CreateRequest, ExecRequest, Exit, Shim, State, Status, Stdin};
-pub use spawn::{Adopted, Relay, Shims, SpawnRequest};
+pub use spawn::{Adopted, OtherRuntime, Relay, Shims, SpawnRequest};
 pub use wharf_proto_task::record::{Record, RecordKind};

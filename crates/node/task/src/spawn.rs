@@ -49,6 +49,15 @@ pub struct Relay {
     pub to: SocketAddr,
 }
 
+/// An OCI runtime of another maker that a shim calls instead of the library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherRuntime {
+    /// The program, absolute.
+    pub path: String,
+    /// What it is given before everything else.
+    pub args: Vec<String>,
+}
+
 /// What a shim gets at its start.
 #[derive(Debug)]
 pub struct SpawnRequest<'a> {
@@ -64,6 +73,8 @@ pub struct SpawnRequest<'a> {
     pub hold: Vec<OwnedFd>,
     /// Relays.
     pub relays: Vec<Relay>,
+    /// What makes the container, if it is not the shim's own library.
+    pub runtime: Option<&'a OtherRuntime>,
 }
 
 /// What is left of a container that an earlier dockerd started.
@@ -126,6 +137,10 @@ impl Shims {
         let mut args = vec!["--id".to_owned(), folder.id.clone()];
         args.extend(["--task-dir".to_owned(), folder.path.to_string_lossy().into_owned()]);
         args.extend(request.log.to_args());
+        if let Some(runtime) = request.runtime {
+            args.extend(["--runtime".to_owned(), runtime.path.clone()]);
+            args.extend(runtime.args.iter().flat_map(|arg| ["--runtime-arg".to_owned(), arg.clone()]));
+        }
         let mut map = vec![(folder.listener.as_fd(), 3), (request.log_dir, 4)];
         if let Some(netns) = request.netns {
             map.push((netns, 5));

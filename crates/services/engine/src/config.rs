@@ -1,5 +1,6 @@
 //! What one engine is set up with; immutable.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +21,47 @@ pub enum SeccompDefault {
     Profile(Box<LinuxSeccomp>),
 }
 
+/// The OCI runtimes by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtimes {
+    /// The name of the one for containers that name none.
+    pub default: String,
+    /// Those of the configuration, beside our own.
+    pub others: BTreeMap<String, Runtime>,
+}
+
+/// An OCI runtime of another maker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Runtime {
+    /// The program; one without slash is looked for in dockerd's `PATH`.
+    pub path: String,
+    /// What it is given before everything else.
+    pub args: Vec<String>,
+    /// The type by which it was configured, if it was not by path.
+    pub kind: String,
+}
+
+impl Runtimes {
+    /// Names of our own runtime: Docker's two, by which every client knows the default, and ours.
+    pub const OWN: &[&str] = &["runc", "io.containerd.runc.v2", "wharf"];
+
+    /// Whether containers may ask for it.
+    pub fn has(&self, name: &str) -> bool {
+        Self::OWN.contains(&name) || self.others.contains_key(name)
+    }
+}
+
+/// Whether a container's runtime is ours. A record without a name is older than names.
+pub fn is_own_runtime(name: &str) -> bool {
+    name.is_empty() || Runtimes::OWN.contains(&name)
+}
+
+impl Default for Runtimes {
+    fn default() -> Self {
+        Self { default: Self::OWN[0].to_owned(), others: BTreeMap::new() }
+    }
+}
+
 /// What a reload of the daemon's configuration changes while the engine runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Live {
@@ -31,6 +73,8 @@ pub struct Live {
     pub labels: Vec<String>,
     /// Whether the daemon logs at level debug.
     pub debug: bool,
+    /// What containers can be run by.
+    pub runtimes: Runtimes,
 }
 
 /// The present [`Live`] part; clones are the same one.
@@ -68,8 +112,6 @@ pub struct EngineConfig {
     pub cgroupns_mode: &'static str,
     /// `private` or `shareable`.
     pub ipc_mode: &'static str,
-    /// Runtime names that containers may ask for; the first is the default.
-    pub runtimes: Vec<&'static str>,
     /// Bytes of /dev/shm.
     pub shm_size: i64,
     /// Limits of containers that name none.

@@ -82,7 +82,7 @@ impl Creator {
             return Err(CreateError::EmptyConfig.into());
         }
         let mut host = host_config.unwrap_or_default();
-        let warnings = validate::check(&config, &mut host, &self.config.runtimes, &self.host)?;
+        let warnings = validate::check(&config, &mut host, &self.config.live.get().runtimes, &self.host)?;
         let networks = self.networks(&mut host, networking_config);
         if host.network_mode != "none" {
             validate::endpoints(&config, &networks)?;

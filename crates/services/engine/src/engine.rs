@@ -301,11 +301,14 @@ impl Engine {
     pub fn reload(&self, live: crate::config::Live) {
         let list = |items: &[String]| serde_json::to_string(items).unwrap_or_default();
         let info = self.system.info();
+        let runtimes: Vec<_> = live.runtimes.others.iter().map(|(n, r)| format!("{n}:{}", r.path)).collect();
         let attributes = [
             ("debug", live.debug.to_string()),
+            ("default-runtime", live.runtimes.default.clone()),
             ("labels", list(&live.labels)),
             ("live-restore", live.live_restore.to_string()),
             ("name", info.name),
+            ("runtimes", runtimes.join(" ")),
             ("shutdown-timeout", live.shutdown_timeout.to_string()),
         ];
         self.config.live.set(live);

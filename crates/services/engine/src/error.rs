@@ -113,6 +113,9 @@ pub enum EngineError {
     ExecEmpty,
     #[error("OCI runtime exec failed: exec failed: unable to start container process: {}", reason(.0))]
     ExecFailed(Failure),
+    /// The words of another runtime.
+    #[error("OCI runtime exec failed: {}", reason(.0))]
+    OtherExecFailed(Failure),
     #[error(transparent)]
     Capture(#[from] crate::images::CaptureError),
     #[error(transparent)]
@@ -339,6 +342,13 @@ pub enum StartError {
         runtime_text(.0)
     )]
     Runtime(Failure),
+    /// The words of another runtime.
+    #[error(
+        "failed to create task for container: failed to create shim task: OCI runtime create failed: {}", reason(.0)
+    )]
+    OtherRuntime(Failure),
+    #[error("unknown or invalid runtime name: {0}")]
+    NoRuntime(String),
     #[error("failed to create task for container")]
     Task(#[source] wharf_task::TaskError),
     #[error("{operation} {}", path.display())]
@@ -374,7 +384,7 @@ impl StartError {
     /// translateContainerdStartErr): 127, 126 or 128.
     pub fn exit_code(&self) -> i64 {
         match self {
-            StartError::Runtime(failure) => i64::from(failure.exit_code()),
+            StartError::Runtime(failure) | StartError::OtherRuntime(failure) => i64::from(failure.exit_code()),
             _ => 128,
         }
     }
@@ -418,7 +428,8 @@ impl HasKind for StartError {
         match self {
             StartError::NoNetwork(_) => Kind::NotFound,
             StartError::Template(_) => Kind::Invalid,
-            StartError::Runtime(f) => match f.stage {
+            StartError::NoRuntime(_) => Kind::Invalid,
+            StartError::Runtime(f) | StartError::OtherRuntime(f) => match f.stage {
                 Stage::CommandNotFound | Stage::CommandNotExecutable => Kind::Invalid,
                 _ => Kind::System,
             },
@@ -531,7 +542,8 @@ impl HasKind for EngineError {
             | EngineError::UpdateAutoRemove
             | EngineError::RenameEmpty
             | EngineError::ExecEmpty
-            | EngineError::ExecFailed(_) => Kind::Invalid,
+            | EngineError::ExecFailed(_)
+            | EngineError::OtherExecFailed(_) => Kind::Invalid,
             EngineError::VolumeName(_) => Kind::Conflict,
             EngineError::VolumeOfPlugin { .. } => Kind::NotImplemented,
             EngineError::VolumeCreate { source, .. } => source.kind(),

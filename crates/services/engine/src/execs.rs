@@ -168,7 +168,9 @@ impl Execs {
             Ok(started) => Ok(started),
             Err(e) => {
                 let code = match &e {
-                    EngineError::ExecFailed(failure) => i64::from(failure.exit_code()),
+                    EngineError::ExecFailed(failure) | EngineError::OtherExecFailed(failure) => {
+                        i64::from(failure.exit_code())
+                    }
                     _ => 126,
                 };
                 exec.run.send_modify(|run| {
@@ -210,7 +212,8 @@ impl Execs {
             stdin,
         };
         let shim = &task.shim;
-        shim.exec(prepared).await.map_err(failed)?;
+        let own = crate::config::is_own_runtime(&view.record.host.runtime);
+        shim.exec(prepared).await.map_err(|e| failed(e, own))?;
         point("exec.after-exec");
         let attach = AttachRequest {
             stdin: stdin != Stdin::Null,
@@ -229,7 +232,7 @@ impl Execs {
             Err(e) => {
                 // A process that could not be started has nothing more to release than its entry.
                 let _ = shim.delete(Some(&exec.id)).await;
-                return Err(failed(e));
+                return Err(failed(e, own));
             }
         };
         point("exec.after-start");
@@ -358,9 +361,11 @@ fn shown(words: &[String]) -> String {
     }
 }
 
-fn failed(error: TaskError) -> EngineError {
+/// `own` says whether it is our runtime that failed.
+fn failed(error: TaskError, own: bool) -> EngineError {
     match error.failure() {
-        Some(failure) => EngineError::ExecFailed(failure.clone()),
+        Some(failure) if own => EngineError::ExecFailed(failure.clone()),
+        Some(failure) => EngineError::OtherExecFailed(failure.clone()),
         None => {
             tracing::debug!(kind = ?error.kind(), "exec failed without a reason of its own");
             EngineError::Task(error)

@@ -287,6 +287,7 @@ impl Steps {
             netns: netns.as_ref().map(AsFd::as_fd),
             hold: Vec::new(),
             relays: Vec::new(),
+            runtime: None,
         });
         spawned.map_err(StartError::Task)
     }

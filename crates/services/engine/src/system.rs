@@ -9,7 +9,7 @@ use wharf_api_types::{
 use wharf_snapshot::Snapshotter;
 use wharf_types::Timestamp;
 
-use crate::config::{EngineConfig, SeccompDefault};
+use crate::config::{EngineConfig, Runtime, Runtimes, SeccompDefault};
 use crate::container::{Registry, Status};
 use crate::events::Events;
 
@@ -174,7 +174,7 @@ impl System {
             experimental_build: config.experimental,
             server_version: config.version.clone(),
             runtimes: self.runtimes(),
-            default_runtime: config.runtimes.first().map(|r| (*r).to_owned()).unwrap_or_default(),
+            default_runtime: config.live.get().runtimes.default.clone(),
             swarm: SwarmInfo { local_node_state: "inactive".to_owned(), ..SwarmInfo::default() },
             live_restore_enabled: config.live.get().live_restore,
             init_binary: "docker-init".to_owned(),
@@ -206,11 +206,18 @@ impl System {
     }
 
     fn runtimes(&self) -> std::collections::BTreeMap<String, RuntimeInfo> {
-        let runtime = |name: &&'static str| {
+        let runtimes = &self.config.live.get().runtimes;
+        // Our own third name is shown where it is the default only, so that lists look as Docker's.
+        let own = Runtimes::OWN.iter().filter(|name| **name != "wharf" || runtimes.default == **name).map(|name| {
             let path = "wharf-runtime".to_owned();
             ((*name).to_owned(), RuntimeInfo { path, ..RuntimeInfo::default() })
-        };
-        self.config.runtimes.iter().map(runtime).collect()
+        });
+        let others = runtimes.others.iter().map(|(name, runtime)| {
+            let Runtime { path, args, kind } = runtime.clone();
+            let runtime_args = Some(args).filter(|args| !args.is_empty());
+            (name.clone(), RuntimeInfo { path, runtime_args, runtime_type: kind, ..RuntimeInfo::default() })
+        });
+        own.chain(others).collect()
     }
 }
 

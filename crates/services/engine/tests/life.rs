@@ -66,7 +66,6 @@ impl Place {
             cgroup_parent: self.cgroup_parent(),
             cgroupns_mode: "private",
             ipc_mode: "private",
-            runtimes: vec!["runc"],
             shm_size: 64 << 20,
             ulimits: Vec::new(),
             init: false,

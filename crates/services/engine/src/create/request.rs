@@ -112,7 +112,7 @@ pub fn defaults(host: &mut HostConfig, engine: &EngineConfig) {
     text(&mut host.ipc_mode, engine.ipc_mode);
     let cgroupns = if host.privileged && engine.cgroupns_mode == "host" { "host" } else { engine.cgroupns_mode };
     text(&mut host.cgroupns_mode, cgroupns);
-    text(&mut host.runtime, engine.runtimes.first().copied().unwrap_or("runc"));
+    text(&mut host.runtime, &engine.live.get().runtimes.default);
     text(&mut host.restart_policy.name, "no");
     // 0 is "no limit", which moby shows as null.
     host.pids_limit = host.pids_limit.filter(|limit| *limit != 0);

@@ -8,6 +8,7 @@ use wharf_error::{HasKind, Kind};
 use wharf_types::{Signal, SignalError};
 
 use super::mounts::{self, MountError};
+use crate::config::Runtimes;
 
 /// Facts about the host that limits are checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -184,7 +185,7 @@ impl HasKind for CreateError {
 pub fn check(
     config: &ContainerConfig,
     host_config: &mut HostConfig,
-    runtimes: &[&str],
+    runtimes: &Runtimes,
     host: &Host,
 ) -> Result<Vec<String>, CreateError> {
     self::config(config)?;
@@ -484,7 +485,7 @@ fn cpuset(what: &'static str, plural: &'static str, wanted: &str, available: &st
     Ok(())
 }
 
-fn modes(config: &ContainerConfig, host: &HostConfig, runtimes: &[&str]) -> Result<(), CreateError> {
+fn modes(config: &ContainerConfig, host: &HostConfig, runtimes: &Runtimes) -> Result<(), CreateError> {
     if !(-1000..=1000).contains(&host.oom_score_adj) {
         return Err(CreateError::OomScore(host.oom_score_adj));
     }
@@ -513,7 +514,7 @@ fn modes(config: &ContainerConfig, host: &HostConfig, runtimes: &[&str]) -> Resu
         return wrong("cgroup namespace mode", &host.cgroupns_mode);
     }
     network(host)?;
-    if !matches!(host.runtime.as_str(), "") && !runtimes.contains(&host.runtime.as_str()) {
+    if !host.runtime.is_empty() && !runtimes.has(&host.runtime) {
         return Err(CreateError::Runtime(host.runtime.clone()));
     }
     Ok(())

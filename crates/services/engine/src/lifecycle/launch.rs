@@ -8,7 +8,7 @@ use std::sync::Arc;
 use wharf_fault::point;
 use wharf_network::Sockets;
 use wharf_oci::runtime::{NamespaceType, Process};
-use wharf_task::{Relay, Shim, SpawnRequest};
+use wharf_task::{OtherRuntime, Relay, Shim, SpawnRequest};
 use wharf_types::Mount;
 
 use super::attach::{Attached, Wanted, write_sandbox};
@@ -99,16 +99,28 @@ impl Lifecycle {
         mount.map(Some).map_err(|source| StartError::ShareMemory { id: other.id.to_string(), source })
     }
 
+    /// The program that makes the container, if it is not our own runtime.
+    fn runtime_of(&self, record: &ContainerRecord) -> Result<Option<OtherRuntime>, StartError> {
+        let name = record.host.runtime.as_str();
+        if crate::config::is_own_runtime(name) {
+            return Ok(None);
+        }
+        let live = self.config.live.get();
+        let found = live.runtimes.others.get(name).ok_or_else(|| StartError::NoRuntime(name.to_owned()))?;
+        Ok(Some(OtherRuntime { path: in_path(&found.path), args: found.args.clone() }))
+    }
+
     /// Does everything up to a running shim. On error nothing stays.
     pub(super) fn launch(&self, view: &View, plan: &NetPlan) -> Result<Launched, StartError> {
         let record = &view.record;
         let log = log_config(record)?;
+        let runtime = self.runtime_of(record)?;
         let joined = self.joined(record)?;
         let rootfs = self.snapshots.mounts(&record.snapshot, record.host.auto_remove)?;
         let identity = self.identity(view, &rootfs)?;
         self.bind_sources(record)?;
         let sources = self.acquire_sources(record)?;
-        self.launch_with(view, plan, &log, &joined, &identity, rootfs, &sources).inspect_err(|_| {
+        self.launch_with(view, plan, &log, runtime.as_ref(), &joined, &identity, rootfs, &sources).inspect_err(|_| {
             self.release_sources(record);
             self.forwarders.abandon(record.id.as_str());
         })
@@ -120,6 +132,7 @@ impl Lifecycle {
         view: &View,
         plan: &NetPlan,
         log: &wharf_logs::Config,
+        runtime: Option<&OtherRuntime>,
         joined: &[(NamespaceType, PathBuf)],
         identity: &Identity,
         rootfs: Vec<Mount>,
@@ -136,7 +149,7 @@ impl Lifecycle {
         };
         point("start.after-attach");
         let sandbox = attached.sandbox.clone().map(Arc::new);
-        let spawned = self.spawn(record, plan, attached, log, joined, identity, sources);
+        let spawned = self.spawn(record, plan, attached, log, runtime, joined, identity, sources);
         match spawned {
             Ok((shim, process)) => Ok(Launched { shim, rootfs, sandbox, process: Arc::new(process) }),
             Err(e) => {
@@ -164,6 +177,7 @@ impl Lifecycle {
         plan: &NetPlan,
         attached: Attached,
         log: &wharf_logs::Config,
+        runtime: Option<&OtherRuntime>,
         joined: &[(NamespaceType, PathBuf)],
         identity: &Identity,
         sources: &[PathBuf],
@@ -228,6 +242,7 @@ impl Lifecycle {
             netns: netns.as_ref().map(|n| n.as_fd()),
             hold,
             relays: relays.into_iter().map(|r| Relay { listener: r.fd, to: r.to }).collect(),
+            runtime,
         });
         let shim = shim.map_err(StartError::Task)?;
         point("start.after-spawn");
@@ -292,6 +307,16 @@ impl Lifecycle {
         // There is none with the host's network or none at all.
         let _ = std::fs::remove_file(self.netns_link(record));
     }
+}
+
+/// A program by its name alone, as dockerd's `PATH` has it; one that is not there stays a name, which the start then reports.
+fn in_path(name: &str) -> String {
+    if name.contains('/') {
+        return name.to_owned();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.map_or_else(|| name.to_owned(), |file| file.to_string_lossy().into_owned())
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {

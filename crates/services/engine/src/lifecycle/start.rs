@@ -98,7 +98,10 @@ impl Lifecycle {
             Err(e) => {
                 self.undo(container, launched).await;
                 Err(match e.failure() {
-                    Some(failure) => StartError::Runtime(failure.clone()),
+                    Some(failure) if crate::config::is_own_runtime(&view.record.host.runtime) => {
+                        StartError::Runtime(failure.clone())
+                    }
+                    Some(failure) => StartError::OtherRuntime(failure.clone()),
                     None => StartError::Task(e),
                 })
             }

@@ -17,7 +17,6 @@ fn engine() -> EngineConfig {
         cgroup_parent: "/p".to_owned(),
         cgroupns_mode: "private",
         ipc_mode: "private",
-        runtimes: vec!["runc"],
         shm_size: 67_108_864,
         ulimits: vec![Ulimit { name: "nofile".to_owned(), hard: 10, soft: 5 }],
         init: false,
