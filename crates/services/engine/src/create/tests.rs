@@ -13,7 +13,7 @@ fn facts() -> Host {
 fn check(host: &str) -> Result<Vec<String>, CreateError> {
     let mut host: HostConfig = serde_json::from_str(host).expect("JSON");
     let config = ContainerConfig { image: "busybox".to_owned(), ..ContainerConfig::default() };
-    let warnings = validate::check(&config, &mut host, &Runtimes::default(), &facts())?;
+    let warnings = validate::check(&config, &mut host, &crate::config::Runtimes::default(), &facts())?;
     request::points(&config, &host, &[])?;
     Ok(warnings)
 }
