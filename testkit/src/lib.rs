@@ -4,6 +4,7 @@
 //! side on one host. The binaries under test are those in `WHARF_BIN_DIR` (default: the `quick` profile's folder of this
 //! workspace, which `make test` builds first).
 
+pub mod build;
 mod client;
 mod daemon;
 mod image;

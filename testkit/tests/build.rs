@@ -1,56 +1,7 @@
 //! Builds: by our own command, by the stock one with the classic builder, and by buildx.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use testkit::{Cli, Daemon, Outcome};
-
-/// A folder that a build takes as its context.
-fn context(files: &[(&str, &str)]) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().expect("folder");
-    for (name, text) in files {
-        let path = folder.path().join(name);
-        std::fs::create_dir_all(path.parent().expect("parent")).expect("made");
-        std::fs::write(path, text).expect("written");
-    }
-    folder
-}
-
-/// Docker's build plugin, where it is installed.
-fn buildx() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("WHARF_BUILDX") {
-        return Some(PathBuf::from(path));
-    }
-    let places =
-        ["/usr/libexec/docker/cli-plugins", "/usr/lib/docker/cli-plugins", "/usr/local/lib/docker/cli-plugins"];
-    places.iter().map(|p| Path::new(p).join("docker-buildx")).find(|p| p.exists())
-}
-
-/// Runs a build by every way that there is on this machine.
-fn each_way(test: impl Fn(&Daemon, &str, &dyn Fn(&[&str]) -> Outcome)) {
-    let daemon = Daemon::with_image();
-    for cli in Cli::all() {
-        let run = |arguments: &[&str]| {
-            let mut command = daemon.client(cli, arguments);
-            command.env("DOCKER_BUILDKIT", "0");
-            testkit::run(command)
-        };
-        test(&daemon, "classic", &run);
-    }
-    let Some(plugin) = buildx() else {
-        eprintln!("skipped: docker-buildx is not installed");
-        return;
-    };
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(&plugin);
-        let words: Vec<&str> = arguments.iter().copied().filter(|a| *a != "build").collect();
-        command.arg("build").arg("--progress=plain").args(words);
-        let config = daemon.folder().join("buildx");
-        command.env("DOCKER_HOST", daemon.host()).env("DOCKER_CONFIG", &config).env("BUILDX_CONFIG", &config);
-        testkit::run(command)
-    };
-    test(&daemon, "buildx", &run);
-}
+use testkit::build::{context, each_way};
+use testkit::{Cli, Daemon};
 
 #[test]
 fn an_image_is_built_with_files_steps_and_configuration() {

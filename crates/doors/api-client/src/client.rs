@@ -30,6 +30,7 @@ pub struct Request<'a> {
     body: Body<'a>,
     content_type: &'static str,
     headers: Vec<(&'static str, String)>,
+    protocol: &'static str,
 }
 
 impl<'a> Request<'a> {
@@ -42,6 +43,7 @@ impl<'a> Request<'a> {
             body: Body::None,
             content_type: "application/json",
             headers: Vec::new(),
+            protocol: "tcp",
         }
     }
 
@@ -89,6 +91,13 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Names what is spoken on a connection that is taken over; `tcp` if nothing is said.
+    #[must_use]
+    pub fn protocol(mut self, protocol: &'static str) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
     fn head(&self, prefix: &str, client: &Client, upgrade: bool) -> Vec<u8> {
         let (host, agent) = (&client.host, &client.agent);
         let name = match host {
@@ -109,7 +118,7 @@ impl<'a> Request<'a> {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         if upgrade {
-            head.push_str("Connection: Upgrade\r\nUpgrade: tcp\r\n");
+            head.push_str(&format!("Connection: Upgrade\r\nUpgrade: {}\r\n", self.protocol));
         }
         match &self.body {
             Body::None if self.method == "POST" => head.push_str("Content-Length: 0\r\n"),

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::error::Error;
@@ -74,6 +74,15 @@ impl Connection {
             Socket::Tcp(s) => Socket::Tcp(s.try_clone()?),
         };
         Ok(Self { socket, buffer: Vec::new(), used: 0 })
+    }
+
+    /// Gives the socket away, and the bytes that were read ahead.
+    pub fn into_parts(self) -> (OwnedFd, Vec<u8>) {
+        let ahead = self.buffered().to_vec();
+        match self.socket {
+            Socket::Unix(s) => (s.into(), ahead),
+            Socket::Tcp(s) => (s.into(), ahead),
+        }
     }
 
     /// Ends our direction; the daemon takes it as the end of standard input.

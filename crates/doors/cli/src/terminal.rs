@@ -34,7 +34,16 @@ pub fn check(attach_stdin: bool, tty: bool) -> Result<(), Exit> {
 
 /// Returns height and width of the terminal that standard output is; zeros where it is none.
 pub fn size() -> [u32; 2] {
-    match termios::tcgetwinsize(rustix::stdio::stdout()) {
+    size_of(rustix::stdio::stdout())
+}
+
+/// As [`size`], of standard error.
+pub fn size_of_stderr() -> [u32; 2] {
+    size_of(rustix::stdio::stderr())
+}
+
+fn size_of(fd: std::os::fd::BorrowedFd<'_>) -> [u32; 2] {
+    match termios::tcgetwinsize(fd) {
         Ok(w) => [u32::from(w.ws_row), u32::from(w.ws_col)],
         Err(_) => [0, 0],
     }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-
+use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use wharf_archive::{Entry, EntryKind, Time};
@@ -118,7 +119,10 @@ impl Exporter {
                         "pushing from a build is not supported yet: use docker push",
                     ));
                 }
-                Ok(facts(&hold, &names))
+                let mut done = facts(&hold, &names);
+                // Clients take it for the image's id if it is there, which here is the manifest's digest.
+                done.facts.remove("containerimage.config.digest");
+                Ok(done)
             }
             "docker" | "oci" => {
                 let mut held = Vec::new();
@@ -134,8 +138,10 @@ impl Exporter {
             }
             "tar" => {
                 let tree = job.view(&single()?.value)?;
+                // The root of a fresh mount is no folder that can be listed (fsmount(2): O_PATH).
+                let root = tree.folder(Path::new("/"))?;
                 self.stream(job, number, move |out| {
-                    wharf_archive::pack(tree.root(), out).map_err(|e| BuildError::system("pack the result", &e))
+                    wharf_archive::pack(root.as_fd(), out).map_err(|e| BuildError::system("pack the result", &e))
                 })
                 .await?;
                 Ok(Exported::default())

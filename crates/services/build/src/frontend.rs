@@ -406,7 +406,12 @@ impl Frontend {
         let mut list = Vec::new();
         for w in &lowered.checks.warnings {
             text.push_str(&format!("\nWARNING: {} - {}\n{}\n", w.rule.name(), w.rule.url(), w.message));
-            text.push_str(&excerpt(&input.options.file_name, &input.options.file_text, w.range.first, w.range.last));
+            text.push_str(&wharf_dockerfile::excerpt(
+                &input.options.file_name,
+                &input.options.file_text,
+                w.range.first,
+                w.range.last,
+            ));
             list.push(serde_json::json!({
                 "ruleName": w.rule.name(),
                 "description": w.rule.description(),
@@ -426,21 +431,6 @@ impl Frontend {
         ];
         Ok(Outcome { images: Vec::new(), metadata: metadata.into() })
     }
-}
-
-/// Lines of a file around those that are meant, marked.
-pub fn excerpt(name: &str, text: &[u8], first: usize, last: usize) -> String {
-    let text = String::from_utf8_lossy(text);
-    let lines: Vec<&str> = text.split('\n').collect();
-    let rule = "--------------------\n";
-    let mut out = format!("{name}:{first}\n{rule}");
-    let (from, to) = (first.saturating_sub(2).max(1), (last + 2).min(lines.len()));
-    for number in from..=to {
-        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
-        out.push_str(&format!(" {number:3} | {mark} {}\n", lines.get(number - 1).unwrap_or(&"")));
-    }
-    out.push_str(rule);
-    out
 }
 
 /// Standard base64.

@@ -116,6 +116,8 @@ pub struct Job {
     values: Mutex<HashMap<String, Shared<Values>>>,
     keys: Mutex<HashMap<String, Shared<String>>>,
     shown: Mutex<HashSet<String>>,
+    /// Whether a vertex, or one below it, is to be made anew.
+    fresh: Mutex<HashMap<String, bool>>,
 }
 
 fn shared<T>(map: &Mutex<HashMap<String, Shared<T>>>, key: &str) -> Shared<T> {
@@ -140,7 +142,20 @@ impl Job {
             values: Mutex::default(),
             keys: Mutex::default(),
             shown: Mutex::default(),
+            fresh: Mutex::default(),
         }
+    }
+
+    /// Whether a vertex stands on something that is made anew, so that what its operations made before is no answer.
+    fn stands_on_fresh(&self, graph: &Graph, vertex: &Vertex) -> bool {
+        let known = |digest: &str| self.fresh.lock().unwrap_or_else(PoisonError::into_inner).get(digest).copied();
+        if let Some(fresh) = known(&vertex.digest) {
+            return fresh;
+        }
+        let below = |input: &Output| graph.vertex(&input.digest).is_some_and(|v| self.stands_on_fresh(graph, v));
+        let fresh = vertex.metadata.ignore_cache || vertex.inputs.iter().any(below);
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(vertex.digest.clone(), fresh);
+        fresh
     }
 
     /// The client's session.
@@ -196,7 +211,9 @@ impl Job {
         let count = outputs(&vertex.op);
         let fresh = vertex.metadata.ignore_cache;
         let quick = self.key(graph.clone(), vertex.digest.clone()).await?;
-        if !fresh && let Some(found) = self.cached(&quick, count) {
+        if !self.stands_on_fresh(graph, vertex)
+            && let Some(found) = self.cached(&quick, count)
+        {
             self.show_cached(graph, vertex);
             return Ok(found);
         }
@@ -218,8 +235,15 @@ impl Job {
         step.done(false, &made.as_ref().err().map(ToString::to_string).unwrap_or_default());
         let mut values = Vec::new();
         for (i, made) in made?.into_iter().enumerate() {
-            // The content key first: it is what a later step's own key stands on.
-            let keys = vec![format!("{key}#{i}"), format!("{quick}#{i}")];
+            // The content key first: it is what a later step's own key stands on. Of what is made anew that is a key of
+            // its own, so that steps upon it are made anew as well.
+            let mut keys = vec![format!("{key}#{i}"), format!("{quick}#{i}")];
+            if fresh {
+                let mut bytes = [0u8; 16];
+                // getrandom(2) does not fail once the pool is ready.
+                let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
+                keys.insert(0, wharf_solver::digest_of(&bytes));
+            }
             let kind = "regular";
             let node = in_place(|| self.builder.cache.add(made, keys, &vertex.name(), kind, Timestamp::now()))?;
             values.push(Value::of(node));

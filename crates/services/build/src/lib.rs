@@ -34,7 +34,7 @@ pub use cache::{BuildRecord, Cache, Collect, Collected, kept_snapshots};
 pub use error::{BuildError, Place};
 pub use export::{Exported, Exporter};
 pub use frontend::base64_text;
-pub use frontend::{Frontend, Image as BuiltImage, Outcome, excerpt};
+pub use frontend::{Frontend, Image as BuiltImage, Outcome};
 pub use job::{Job, Settings, Value, place};
 pub use local::{Context, Pool};
 pub use lower::{parse_platform, to_platform};

@@ -25,7 +25,8 @@ const CHUNK: usize = 32 << 10;
 pub async fn folder(session: &Arc<Session>, number: usize, tree: &Tree, step: &Step) -> Result<(), BuildError> {
     let (sender, answer) = session.send_result(number, &[]).await?;
     let mut stats = Vec::new();
-    in_place(|| walk(tree.root(), Path::new(""), &mut stats))?;
+    let root = tree.folder(Path::new("/"))?;
+    in_place(|| walk(root.as_fd(), Path::new(""), &mut stats))?;
     let packet = |kind: PacketType| Packet { r#type: kind as i32, ..Packet::default() };
     for stat in &stats {
         sender.send(&Packet { stat: Some(stat.clone()), ..packet(PacketType::Stat) }).await?;

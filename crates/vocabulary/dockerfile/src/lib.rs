@@ -10,6 +10,7 @@
 
 mod check;
 mod error;
+mod excerpt;
 mod flags;
 pub mod ignore;
 mod instruction;
@@ -20,6 +21,7 @@ mod words;
 
 pub use check::{Checks, Rule, Warning};
 pub use error::{DockerfileError, Located};
+pub use excerpt::excerpt;
 pub use flags::Flags;
 pub use instruction::{
     Add, Command, Form, Health, Heredoc, Instruction, KeyValue, Kind, Run, ShellOrExec, SourceFile, parse_instruction,

@@ -1,4 +1,4 @@
-//! `docker build` and `docker builder prune`: the context goes as an archive to the classic door.
+//! The classic builder: the context goes as an archive to `POST /build`.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
@@ -11,79 +11,81 @@ use wharf_api_types::Progress;
 use wharf_archive::{Entry, EntryKind, Time, Writer};
 use wharf_dockerfile::ignore::{self, Patterns};
 
+use crate::commands::progress;
 use crate::exit::{Exit, path_error};
 use crate::parse::Matches;
 use crate::shell::Shell;
 
-/// Flags that the classic door has no use for here; given, they are refused rather than ignored.
-const REFUSED: &[&str] = &[
-    "cache-from",
-    "cpu-period",
-    "cpu-quota",
-    "cpu-shares",
-    "cpuset-cpus",
-    "cpuset-mems",
-    "isolation",
-    "memory",
-    "memory-swap",
-    "security-opt",
-    "squash",
-];
-
-/// `docker build`.
+/// `docker build` of a folder, an address, or standard input.
 pub fn build(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
-    if let Some(flag) = REFUSED.iter().find(|f| m.changed(f)) {
-        return Err(Exit::new(format!("--{flag} is not supported by this builder")));
-    }
-    let quiet = m.bool("quiet");
     let (source, name) = (m.first(), m.text("file"));
-    let remote = source.starts_with("http://")
-        || source.starts_with("https://")
-        || source.starts_with("git://")
-        || source.starts_with("git@");
+    if source == "-" && name.is_empty() {
+        return build_archive(shell, m, &mut BufReader::new(io::stdin().lock()));
+    }
     let mut query = query(m)?;
-    if remote {
-        query = query.with("remote", source).with_some("dockerfile", name);
-    }
-    let mut image = String::new();
-    let mut take = |p: Progress| -> Result<(), Exit> {
-        if let Some(id) = p.aux.as_ref().and_then(|a| a.get("ID")).and_then(|id| id.as_str()) {
-            id.clone_into(&mut image);
-        }
-        if quiet { Ok(()) } else { shell.print(&p.stream) }
-    };
+    let mut told = Told { quiet: m.bool("quiet"), image: String::new() };
     let client = shell.client()?;
-    if remote {
+    if super::plan::is_remote(source) {
+        query = query.with("remote", source).with_some("dockerfile", name);
         let mut answer = client.open(Request::post("/build").query(query))?;
-        super::progress::each(&mut answer, &mut take)?;
-    } else if source == "-" && name.is_empty() {
-        let mut input = BufReader::new(io::stdin().lock());
-        let mut archive = of_stdin(&mut input)?;
-        let mut answer = client.open(Request::post("/build").query(query).stream("application/x-tar", &mut archive))?;
-        super::progress::each(&mut answer, &mut take)?;
-    } else {
-        let context = Context::open(Path::new(source), name)?;
-        let query = query.with_some("dockerfile", &context.dockerfile);
-        let (mut reader, writer) = io::pipe().map_err(|e| Exit::new(e.to_string()))?;
-        std::thread::scope(|scope| {
-            let packing = scope.spawn(move || context.pack(writer));
-            let opened = client.open(Request::post("/build").query(query).stream("application/x-tar", &mut reader));
-            drop(reader);
-            let packed = packing.join().map_err(|_| Exit::new("packing the context was interrupted"))?;
-            let mut answer = opened?;
-            let shown = super::progress::each(&mut answer, &mut take);
-            // A builder that refused the build reads no context; its reason counts.
-            shown.and(packed)
-        })?;
+        progress::each(&mut answer, |p| told.take(shell, &p))?;
+        return told.finish(shell, m);
     }
-    if !m.text("iidfile").is_empty() {
-        let path = m.text("iidfile");
-        fs::write(path, &image).map_err(|e| path_error("open", path, &e))?;
+    let context = Context::open(Path::new(source), name)?;
+    let query = query.with_some("dockerfile", &context.dockerfile);
+    let (mut reader, writer) = io::pipe().map_err(|e| Exit::new(e.to_string()))?;
+    std::thread::scope(|scope| {
+        let packing = scope.spawn(move || context.pack(writer));
+        let opened = client.open(Request::post("/build").query(query).stream("application/x-tar", &mut reader));
+        drop(reader);
+        let packed = packing.join().map_err(|_| Exit::new("packing the context was interrupted"))?;
+        let mut answer = opened?;
+        let shown = progress::each(&mut answer, |p| told.take(shell, &p));
+        // A builder that refused the build reads no context; its reason counts.
+        shown.and(packed)
+    })?;
+    told.finish(shell, m)
+}
+
+/// `docker build -`: an archive, or a Dockerfile alone.
+pub fn build_archive(shell: &mut Shell, m: &Matches, input: &mut dyn io::BufRead) -> Result<(), Exit> {
+    let query = query(m)?.with_some("dockerfile", m.text("file"));
+    let mut told = Told { quiet: m.bool("quiet"), image: String::new() };
+    let mut archive = of_stdin(input)?;
+    let request = Request::post("/build").query(query).stream("application/x-tar", &mut archive);
+    let mut answer = shell.client()?.open(request)?;
+    progress::each(&mut answer, |p| told.take(shell, &p))?;
+    told.finish(shell, m)
+}
+
+/// What the daemon says of a build.
+struct Told {
+    quiet: bool,
+    image: String,
+}
+
+impl Told {
+    fn take(&mut self, shell: &Shell, p: &Progress) -> Result<(), Exit> {
+        if let Some(id) = p.aux.as_ref().and_then(|a| a.get("ID")).and_then(|id| id.as_str()) {
+            id.clone_into(&mut self.image);
+        }
+        if self.quiet { Ok(()) } else { shell.print(&p.stream) }
     }
-    if quiet { shell.line(&image) } else { Ok(()) }
+
+    fn finish(self, shell: &Shell, m: &Matches) -> Result<(), Exit> {
+        if !m.text("iidfile").is_empty() {
+            let path = m.text("iidfile");
+            fs::write(path, &self.image).map_err(|e| path_error("open", path, &e))?;
+        }
+        if self.quiet { shell.line(&self.image) } else { Ok(()) }
+    }
 }
 
 fn query(m: &Matches) -> Result<Query, Exit> {
+    super::plan::refuse(m)?;
+    if m.changed("cache-from") {
+        return Err(Exit::new("--cache-from is not supported by the classic builder"));
+    }
     let pairs = |list: Vec<&str>, from_environment: bool| {
         let mut map = serde_json::Map::new();
         for entry in list {
@@ -112,7 +114,7 @@ fn query(m: &Matches) -> Result<Query, Exit> {
         .with_some("buildargs", &pairs(m.list("build-arg"), true))
         .with_some("labels", &pairs(m.list("label"), false))
         .with_some("target", m.text("target"))
-        .with_some("platform", m.text("platform"))
+        .with_some("platform", &m.list("platform").join(","))
         .with_some("cgroupparent", m.text("cgroup-parent"))
         .with_some("networkmode", if network == "default" { "" } else { network });
     for (flag, key) in [("no-cache", "nocache"), ("pull", "pull"), ("quiet", "q")] {
@@ -137,13 +139,18 @@ fn query(m: &Matches) -> Result<Query, Exit> {
     Ok(query)
 }
 
+/// Whether bytes begin an archive, plain or compressed.
+pub fn is_archive(start: &[u8]) -> bool {
+    let compressed = start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
+    compressed || start.get(257..262) == Some(b"ustar")
+}
+
 /// Standard input is an archive, or a Dockerfile alone.
 fn of_stdin(input: &mut dyn io::BufRead) -> Result<Box<dyn Read + '_>, Exit> {
     let failed = |e: io::Error| Exit::new(e.to_string());
     let mut start = Vec::new();
     io::copy(&mut Read::take(&mut *input, 512), &mut start).map_err(failed)?;
-    let compressed = start.starts_with(&[0x1f, 0x8b]) || start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
-    if compressed || start.get(257..262) == Some(b"ustar") {
+    if is_archive(&start) {
         return Ok(Box::new(io::Cursor::new(start).chain(input)));
     }
     input.read_to_end(&mut start).map_err(failed)?;
@@ -283,30 +290,4 @@ fn write_entry(writer: &mut Writer<'_>, path: &Path, full: &Path, meta: &fs::Met
         return writer.entry(&entry, &mut file).map_err(wrong);
     }
     writer.entry(&entry, &mut io::empty()).map_err(wrong)
-}
-
-/// `docker builder prune`.
-pub fn prune(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
-    let all = m.bool("all");
-    let what = if all { "This will remove all build cache." } else { "This will remove all dangling build cache." };
-    if !super::prune::confirmed(m, what)? {
-        return Ok(());
-    }
-    let mut query = Query::new();
-    if all {
-        query = query.with("all", "1");
-    }
-    if m.bytes("keep-storage") > 0 {
-        query = query.with("keep-storage", &m.bytes("keep-storage").to_string());
-    }
-    let report: serde_json::Value = shell.client()?.call(Request::post("/build/prune").query(query))?.parse()?;
-    let ids = report.get("CachesDeleted").and_then(|v| v.as_array()).cloned().unwrap_or_default();
-    if !ids.is_empty() {
-        shell.line("ID\t\t\t\t\t\tRECLAIMABLE\tSIZE\t\tLAST ACCESSED")?;
-        for id in &ids {
-            shell.line(id.as_str().unwrap_or_default())?;
-        }
-    }
-    let bytes = report.get("SpaceReclaimed").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    shell.line(&format!("Total:\t{}", crate::format::size::decimal(bytes as f64)))
 }
