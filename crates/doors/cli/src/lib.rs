@@ -7,8 +7,7 @@
 //! Weaker than docker 28.2.2, on purpose or for now: commands whose feature is not there say so
 //! ([`table::Action::Later`]); templates over a whole struct leave out fields that JSON omits; contexts are not read from
 //! zip archives; `stats` prints one reading a second. `run -d` does not wait for the container, `exec` does not inspect
-//! it, and no command asks `/_ping`:
-//! each saves a round trip.
+//! it, and no command but `build` asks `/_ping`: each saves a round trip.
 
 pub mod commands;
 pub mod config;
