@@ -5,6 +5,9 @@ use std::process::Command;
 
 use crate::{Cli, Daemon, Outcome};
 
+/// Runs a build with these arguments, the word `build` among them.
+pub type Build<'a> = &'a dyn Fn(&[&str]) -> Outcome;
+
 /// A folder that a build takes as its context.
 ///
 /// # Panics
@@ -52,7 +55,7 @@ pub fn buildx_command(daemon: &Daemon, arguments: &[&str]) -> Option<Command> {
 }
 
 /// Runs a build by each way: the classic door by every client, sessions by ours and by buildx.
-pub fn each_way(test: impl Fn(&Daemon, &str, &dyn Fn(&[&str]) -> Outcome)) {
+pub fn each_way(test: impl Fn(&Daemon, &str, Build<'_>)) {
     let daemon = Daemon::with_image();
     for cli in Cli::all() {
         let run = |arguments: &[&str]| {
@@ -66,11 +69,11 @@ pub fn each_way(test: impl Fn(&Daemon, &str, &dyn Fn(&[&str]) -> Outcome)) {
 }
 
 /// As [`each_way`], without the classic door.
-pub fn each_session(test: impl Fn(&Daemon, &str, &dyn Fn(&[&str]) -> Outcome)) {
+pub fn each_session(test: impl Fn(&Daemon, &str, Build<'_>)) {
     by_session(&Daemon::with_image(), &test);
 }
 
-fn by_session(daemon: &Daemon, test: &dyn Fn(&Daemon, &str, &dyn Fn(&[&str]) -> Outcome)) {
+fn by_session(daemon: &Daemon, test: &dyn Fn(&Daemon, &str, Build<'_>)) {
     test(daemon, "ours", &|arguments| crate::run(daemon.client(Cli::Ours, arguments)));
     if buildx_command(daemon, &[]).is_none() {
         return;
