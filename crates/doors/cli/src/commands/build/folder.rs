@@ -94,15 +94,13 @@ pub async fn send(root: &Path, wanted: &Wanted, call: Call) -> Result<(), Status
 async fn exchange(root: &Path, wanted: &Wanted, sender: &Sender, receiver: Receiver) -> Result<(), Status> {
     let files: Mutex<HashMap<u32, PathBuf>> = Mutex::default();
     let list = async {
-        let mut id = 0u32;
         let walk = Walk::new(root, wanted).map_err(|e| Status::new(Code::InvalidArgument, e))?;
-        for entry in walk {
+        for (id, entry) in (0u32..).zip(walk) {
             let (path, stat) = entry.map_err(|e| Status::new(Code::Unknown, e))?;
             if stat.mode & mode::TYPE == 0 && stat.linkname.is_empty() {
                 files.lock().unwrap_or_else(PoisonError::into_inner).insert(id, path);
             }
             sender.send(&Packet { stat: Some(stat), ..packet(PacketType::Stat) }).await?;
-            id += 1;
         }
         sender.send(&packet(PacketType::Stat)).await
     };
