@@ -118,8 +118,19 @@ fn diff_tells_what_was_added_changed_and_deleted() {
         let listed = docker(&["diff", "changed"]).ok();
         let mut lines: Vec<&str> = listed.lines().collect();
         lines.sort_unstable_by_key(|l| &l[2..]);
-        let expected =
-            ["A /a", "A /a/b", "A /a/b/c", "C /bin", "D /bin/tar", "C /etc/group", "D /home", "C /var", "A /var/n"];
+        // A folder that holds a change is listed, as with the containerd image store; overlay2 leaves out /etc here.
+        let expected = [
+            "A /a",
+            "A /a/b",
+            "A /a/b/c",
+            "C /bin",
+            "D /bin/tar",
+            "C /etc",
+            "C /etc/group",
+            "D /home",
+            "C /var",
+            "A /var/n",
+        ];
         assert_eq!(lines, expected);
         docker(&["rm", "changed"]).ok();
     }

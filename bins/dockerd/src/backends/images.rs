@@ -11,7 +11,8 @@ use wharf_api_types::query;
 use wharf_engine::EngineError;
 use wharf_error::{HasKind, Kind};
 use wharf_image::{
-    Details, Filters, HistoryEntry, ImportRequest, LoadProgress, ManifestKind, ManifestSummary, More, Removed, Summary,
+    Details, Filters, HistoryEntry, ImportRequest, LoadProgress, ManifestKind, ManifestSummary, More, RemoveOptions,
+    Removed, Summary,
 };
 use wharf_oci::image as oci;
 use wharf_types::{Reference, Timestamp};
@@ -28,9 +29,7 @@ fn filters(given: &api::Filters, known: &[&str]) -> Result<Filters, ApiError> {
         false => None,
     };
     let until = match given.get("until").next() {
-        Some(text) => {
-            Some(until(text).ok_or_else(|| ApiError::invalid(format!("invalid value for \"until\": {text:?}")))?)
-        }
+        Some(text) => Some(wharf_engine::until(text).map_err(|e| ApiError::of(&e))?),
         None => None,
     };
     Ok(Filters {
@@ -42,12 +41,6 @@ fn filters(given: &api::Filters, known: &[&str]) -> Result<Filters, ApiError> {
         reference: all("reference"),
         until,
     })
-}
-
-/// A time in RFC 3339 or in seconds since the epoch.
-fn until(text: &str) -> Option<Timestamp> {
-    let seconds = text.parse::<i64>().ok().map(|s| Timestamp::from_unix(s, 0));
-    seconds.or_else(|| Timestamp::parse(text).ok())
 }
 
 pub(super) fn platform(p: &oci::Platform) -> api::OciPlatform {
@@ -94,8 +87,10 @@ fn names(list: &[Reference]) -> Vec<String> {
     list.iter().map(Reference::familiar).collect()
 }
 
-pub(super) fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
+pub(super) fn summary(row: &Summary, images: &wharf_engine::images::Images) -> api::ImageSummary {
     let image = &row.image;
+    let containers = images.containers(&image.id);
+    let users = if row.manifests.is_empty() { Vec::new() } else { images.containers_with_platform(&image.id) };
     let labels = &image.config.config.labels;
     api::ImageSummary {
         containers,
@@ -108,15 +103,25 @@ pub(super) fn summary(row: &Summary, containers: i64) -> api::ImageSummary {
         repo_tags: names(&row.names.tags),
         shared_size: row.shared.map_or(-1, |shared| shared as i64),
         size: row.total as i64,
-        manifests: (!row.manifests.is_empty()).then(|| row.manifests.iter().map(manifest).collect()),
+        manifests: (!row.manifests.is_empty()).then(|| row.manifests.iter().map(|row| manifest(row, &users)).collect()),
     }
 }
 
-fn manifest(row: &ManifestSummary) -> api::ImageManifestSummary {
+/// Containers, each with the platform of its image's manifest.
+type Users = [(String, api::OciPlatform)];
+
+fn manifest(row: &ManifestSummary, users: &Users) -> api::ImageManifestSummary {
     let (kind, image_data, attestation_data) = match &row.kind {
         ManifestKind::Image { platform: of, unpacked } => {
             let size = api::UnpackedSize { unpacked: *unpacked as i64 };
-            ("image", Some(api::ManifestImageData { platform: platform(of), size, containers: None }), None)
+            let fits = |p: &api::OciPlatform| {
+                let variant = p.variant.is_empty() || of.variant.is_empty() || p.variant == of.variant;
+                p.os == of.os && p.architecture == of.architecture && variant
+            };
+            let containers: Vec<String> =
+                users.iter().filter(|(_, platform)| fits(platform)).map(|(id, _)| id.clone()).collect();
+            let containers = (!containers.is_empty()).then_some(containers);
+            ("image", Some(api::ManifestImageData { platform: platform(of), size, containers }), None)
         }
         ManifestKind::Attestation { of } => {
             ("attestation", None, Some(api::ManifestAttestationData { r#for: of.clone() }))
@@ -284,7 +289,7 @@ impl ImageBackend for Joined {
         blocking(move || -> Result<_, ApiError> {
             let more = More { shared: query.shared_size, manifests: query.manifests };
             let rows = images.list(&wanted?, more).map_err(|e| ApiError::of(&e))?;
-            Ok(rows.iter().map(|row| summary(row, images.containers(&row.image.id))).collect())
+            Ok(rows.iter().map(|row| summary(row, &images)).collect())
         })
     }
 
@@ -297,7 +302,8 @@ impl ImageBackend for Joined {
             let mut shown = inspect(&details, &driver)?;
             if query.manifests {
                 let rows = images.manifests(&details).map_err(|e| ApiError::of(&e))?;
-                shown.manifests = Some(rows.iter().map(manifest).collect());
+                let users = images.containers_with_platform(&details.image.id);
+                shown.manifests = Some(rows.iter().map(|row| manifest(row, &users)).collect());
             }
             Ok(shown)
         })
@@ -322,7 +328,8 @@ impl ImageBackend for Joined {
 
     fn remove<'a>(&'a self, name: &'a str, query: query::ImageRemove) -> Reply<'a, Vec<api::ImageDeleteItem>> {
         let (images, name) = (self.0.images.clone(), name.to_owned());
-        blocking(move || images.remove(&name, query.force).map(removed))
+        let options = RemoveOptions { force: query.force, prune: query.prune };
+        blocking(move || images.remove(&name, options).map(removed))
     }
 
     fn prune(&self, given: api::Filters) -> Reply<'_, api::ImagePruneResponse> {

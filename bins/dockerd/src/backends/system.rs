@@ -34,7 +34,7 @@ impl SystemBackend for Joined {
         blocking(move || -> Result<_, ApiError> {
             let more = wharf_image::More { shared: true, ..wharf_image::More::default() };
             let rows = engine.images.list(&Default::default(), more).map_err(|e| ApiError::of(&e))?;
-            let images: Vec<_> = rows.iter().map(|row| summary(row, engine.images.containers(&row.image.id))).collect();
+            let images: Vec<_> = rows.iter().map(|row| summary(row, &engine.images)).collect();
             Ok(api::DiskUsage {
                 layers_size: engine.images.usage().map_err(|e| ApiError::of(&e))? as i64,
                 images: query.images.then_some(images),

@@ -15,7 +15,7 @@ mod remove;
 mod root;
 mod sparse;
 
-pub use compression::{Compression, Decoder, Peeked};
+pub use compression::{Bomb, Compression, Decoder, Inflation, Peeked};
 pub use difference::{Change, ChangeKind, Difference, Form};
 pub use error::ArchiveError;
 pub use extract::{Copying, Extracted, Whiteouts, copy_into, extract};

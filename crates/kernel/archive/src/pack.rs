@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, major, minor, openat, readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, getxattr, lgetxattr, listxattr, llistxattr, major, minor, openat,
+    readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -17,7 +18,7 @@ use crate::header::{BLOCK, Entry, EntryKind};
 use crate::pax::Time;
 
 /// Bytes of an extended attribute's value and of a list of names (Linux, `XATTR_SIZE_MAX`, `XATTR_LIST_MAX`).
-pub(crate) const XATTR_LIMIT: usize = 1 << 16;
+const XATTR_LIMIT: usize = 1 << 16;
 
 /// Bytes of a file that are read at once.
 const PIECE: usize = 128 << 10;
@@ -225,15 +226,16 @@ pub fn pack(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveErro
     packer.finish().map(drop)
 }
 
-struct Folder {
-    fd: OwnedFd,
-    path: PathBuf,
+/// A directory that is being gone through.
+pub(crate) struct Folder {
+    pub(crate) fd: OwnedFd,
+    pub(crate) path: PathBuf,
     /// In reverse order.
-    names: Vec<Vec<u8>>,
+    pub(crate) names: Vec<Vec<u8>>,
 }
 
 impl Folder {
-    fn list(fd: OwnedFd, path: PathBuf) -> Result<Self, ArchiveError> {
+    pub(crate) fn list(fd: OwnedFd, path: PathBuf) -> Result<Self, ArchiveError> {
         let mut names = names(&fd, &path)?;
         names.sort_unstable_by(|a, b| b.cmp(a));
         Ok(Self { fd, path, names })
@@ -276,6 +278,26 @@ impl<'a> Packer<'a> {
         self.writer.entry(entry, &mut io::empty())
     }
 
+    /// Writes an entry with its data.
+    pub(crate) fn whole(&mut self, entry: &Entry, data: &mut dyn Read) -> Result<(), ArchiveError> {
+        self.entries += 1;
+        self.writer.entry(entry, data)
+    }
+
+    /// Makes an entry a hard link, if the file was written under another name.
+    pub(crate) fn link(&mut self, entry: &mut Entry, stat: &Stat) -> bool {
+        if stat.st_nlink <= 1 || entry.kind == EntryKind::Directory {
+            return false;
+        }
+        let id = (stat.st_dev, stat.st_ino);
+        if let Some(first) = self.links.get(&id) {
+            (entry.kind, entry.link) = (EntryKind::HardLink, first.clone());
+            return true;
+        }
+        self.links.insert(id, entry.name.clone());
+        false
+    }
+
     /// Writes one entry; a directory is returned to be gone through next.
     fn add(&mut self, folder: &Folder, name: &[u8]) -> Result<Option<Folder>, ArchiveError> {
         let path = folder.path.join(OsStr::from_bytes(name));
@@ -299,13 +321,8 @@ impl<'a> Packer<'a> {
         stat: &Stat,
     ) -> Result<(), ArchiveError> {
         let Some(mut entry) = describe(path, stat) else { return Ok(()) };
-        if stat.st_nlink > 1 {
-            let id = (stat.st_dev, stat.st_ino);
-            if let Some(first) = self.links.get(&id) {
-                (entry.kind, entry.link) = (EntryKind::HardLink, first.clone());
-                return self.bare(&entry);
-            }
-            self.links.insert(id, entry.name.clone());
+        if self.link(&mut entry, stat) {
+            return self.bare(&entry);
         }
         entry.xattrs = attributes(folder, name).map_err(|e| unreadable(path, e))?;
         match entry.kind {
@@ -318,8 +335,7 @@ impl<'a> Packer<'a> {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
                 let file = openat(folder, OsStr::from_bytes(name), flags, Mode::empty());
                 let file = file.map_err(|e| unreadable(path, e))?;
-                self.entries += 1;
-                self.writer.entry(&entry, &mut std::fs::File::from(file))
+                self.whole(&entry, &mut std::fs::File::from(file))
             }
             _ => self.bare(&entry),
         }
@@ -386,11 +402,11 @@ pub(crate) fn describe(path: &Path, stat: &Stat) -> Option<Entry> {
 }
 
 /// Names and values of extended attributes.
-pub(crate) type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
+type Attributes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Whether an extended attribute belongs to the content: capabilities, access control lists and the user's own. Others
 /// are the machine's (`security.selinux`) or the engine's (`trusted.overlay.*`).
-pub(crate) fn is_content(name: &[u8]) -> bool {
+fn is_content(name: &[u8]) -> bool {
     name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_") || name == b"security.capability"
 }
 
@@ -398,9 +414,22 @@ pub(crate) fn is_content(name: &[u8]) -> bool {
 pub(crate) fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Attributes, Errno> {
     // There is no llistxattrat before Linux 6.13; through /proc the name is looked up in the open directory.
     let path = Path::new("/proc/self/fd").join(folder.as_raw_fd().to_string()).join(OsStr::from_bytes(name));
+    listed(|names| llistxattr(&path, names), |name, value| lgetxattr(&path, name, value))
+}
+
+/// As [`attributes`], of what a descriptor stands for, which may be one with `O_PATH` of anything but a link.
+pub(crate) fn attributes_of(fd: &OwnedFd) -> Result<Attributes, Errno> {
+    let path = Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string());
+    listed(|names| listxattr(&path, names), |name, value| getxattr(&path, name, value))
+}
+
+fn listed(
+    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
+    get: impl Fn(&OsStr, &mut [u8]) -> Result<usize, Errno>,
+) -> Result<Attributes, Errno> {
     let mut names = vec![0u8; 256];
     let n = loop {
-        match llistxattr(&path, &mut names) {
+        match list(&mut names) {
             Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
             Ok(n) => break n,
             Err(Errno::RANGE) if names.len() < XATTR_LIMIT => names.resize(XATTR_LIMIT, 0),
@@ -410,7 +439,7 @@ pub(crate) fn attributes(folder: BorrowedFd<'_>, name: &[u8]) -> Result<Attribut
     let mut found = Vec::new();
     for name in names[..n].split(|b| *b == 0).filter(|name| is_content(name)) {
         let mut value = vec![0u8; XATTR_LIMIT];
-        let n = lgetxattr(&path, OsStr::from_bytes(name), &mut value)?;
+        let n = get(OsStr::from_bytes(name), &mut value)?;
         value.truncate(n);
         found.push((name.to_vec(), value));
     }

@@ -159,8 +159,10 @@ impl Ingest {
             return Ok((digest, info));
         }
         self.file.sync_data().map_err(|e| self.failed("sync", e))?;
+        wharf_fault::point("blob.before-rename");
         std::fs::rename(&self.path, &target).map_err(|e| self.failed("rename", e))?;
         self.disposable = false;
+        wharf_fault::point("blob.after-rename");
         let folder = File::open(&self.blobs).and_then(|folder| folder.sync_all());
         folder.map_err(|source| ContentError::File { action: "sync", path: self.blobs.clone(), source })?;
         Ok((digest, info))

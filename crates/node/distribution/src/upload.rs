@@ -107,7 +107,10 @@ pub async fn push(
         repository.send_document(store, document, document.digest.as_str()).await?;
     }
     let name = shipment.tag.unwrap_or_else(|| last.digest.to_string());
-    repository.send_document(store, last, &name).await
+    wharf_fault::point("push.before-manifest");
+    repository.send_document(store, last, &name).await?;
+    wharf_fault::point("push.after-manifest");
+    Ok(())
 }
 
 struct Upload<'a> {
@@ -148,11 +151,14 @@ impl Upload<'_> {
         let Some(place) = self.begin(endpoint).await? else { return Ok(()) };
         let chunk = self.repository.shared.config.upload_chunk;
         let size = self.parcel.descriptor.size;
+        wharf_fault::point("push.before-blob");
         if chunk == 0 || size <= chunk {
-            self.whole(endpoint, &place).await
+            self.whole(endpoint, &place).await?;
         } else {
-            self.pieces(endpoint, place, chunk).await
+            self.pieces(endpoint, place, chunk).await?;
         }
+        wharf_fault::point("push.after-blob");
+        Ok(())
     }
 
     /// Opens an upload and returns its place; none where the blob could be mounted.

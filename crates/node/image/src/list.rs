@@ -25,7 +25,8 @@ pub struct Filters {
     pub since: Vec<String>,
     /// Patterns of references (`path.Match`).
     pub reference: Vec<String>,
-    /// Images made before this moment.
+    /// Images that came before this moment, whenever they were made: as the containerd image store
+    /// (moby `daemon/containerd/image_list.go`).
     pub until: Option<Timestamp>,
 }
 
@@ -172,11 +173,11 @@ pub(crate) fn list(state: &State, filters: &Filters) -> Result<Vec<Summary>, Ima
     };
     let before = filters.before.iter().map(created).collect::<Result<Vec<_>, _>>()?.into_iter().min();
     let since = filters.since.iter().map(created).collect::<Result<Vec<_>, _>>()?.into_iter().max();
-    let before = [before, filters.until].into_iter().flatten().min();
     let mut found = Vec::new();
     for image in state.images.values() {
         let mut names = state.names(&image.id);
         let age = before.is_none_or(|t| made(image) < t) && since.is_none_or(|t| made(image) > t);
+        let age = age && filters.until.is_none_or(|t| image.added < t);
         let dangling = filters.dangling.is_none_or(|wanted| wanted == names.tags.is_empty());
         if !age || !dangling || !labels_fit(image, filters) {
             continue;

@@ -17,6 +17,8 @@ use crate::{Filters, Image, ImageError, ImageId, Images};
 pub struct RemoveOptions {
     /// Remove all names of an id, and the image although stopped containers use it.
     pub force: bool,
+    /// Remove the images from which it was made too, as far as they have neither name nor user.
+    pub prune: bool,
 }
 
 /// A container that uses an image.
@@ -73,7 +75,29 @@ impl Images {
     ) -> Result<Vec<Removed>, ImageError> {
         let _changes = self.shared.changes();
         let plan = self.plan(text, options, users)?;
-        self.carry_out(plan, text).map(|(removed, _)| removed)
+        let mut parent = plan.image.parent.clone().filter(|_| plan.delete && options.prune);
+        let (mut removed, _) = self.carry_out(plan, text)?;
+        while let Some(plan) = parent.take().and_then(|id| self.unneeded_parent(&id, users)) {
+            parent.clone_from(&plan.image.parent);
+            let id = plan.image.id.to_string();
+            match self.carry_out(plan, &id) {
+                Ok((more, _)) => removed.extend(more),
+                // What was asked for is done.
+                Err(error) => tracing::warn!(%error, %id, "cannot remove the parent of an image"),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// How to remove an image from which a removed one was made: only without name, user and other children.
+    fn unneeded_parent(&self, id: &ImageId, users: &dyn Fn(&ImageId) -> Vec<User>) -> Option<Plan> {
+        let used = !users(id).is_empty();
+        let state = self.shared.read();
+        let image = state.images.get(id).cloned()?;
+        let named = state.tags.values().any(|tag| tag.id == *id);
+        let child = state.images.values().any(|other| other.parent.as_ref() == Some(id));
+        let free = !used && !named && !child && !state.held(id);
+        free.then(|| Plan { image, names: Vec::new(), delete: true })
     }
 
     /// Removes images that no container uses: those without a name, or with `dangling` = false all.
@@ -97,6 +121,7 @@ impl Images {
                 Ok((removed, freed)) => {
                     pruned.removed.extend(removed);
                     pruned.reclaimed += freed;
+                    wharf_fault::point("prune.next");
                 }
                 Err(ImageError::Held(_)) => {}
                 Err(e) => return Err(e),
@@ -181,6 +206,7 @@ impl Images {
                 batch.remove(Table::Snapshots, chain.as_str());
             }
         }
+        wharf_fault::point("rmi.before-commit");
         let committed = self.shared.parts.metadata.commit(batch);
         let mut freed = 0;
         let mut blobs = Vec::new();
@@ -211,6 +237,7 @@ impl Images {
                 tracing::warn!(%error, "cannot remove a layer that no image needs");
             }
         }
+        wharf_fault::point("rmi.after-layers");
         let untagged = |name: Reference| Removed::Untagged { name: name.familiar(), id: image.id.clone() };
         let mut removed: Vec<Removed> = names.into_iter().map(untagged).collect();
         if delete {

@@ -358,6 +358,7 @@ impl Images {
         let mut batch = Batch::new();
         batch.put(&name.to_string(), &tag);
         self.shared.parts.metadata.commit(batch)?;
+        wharf_fault::point("tag.after-commit");
         self.shared.write().tags.insert(name.clone(), tag);
         Ok(Resolved { id: hold.image.id.clone(), reference: Some(name) })
     }

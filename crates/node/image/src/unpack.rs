@@ -105,12 +105,14 @@ pub(crate) fn unpack_known(
     let snapshots = shared.parts.snapshots.as_ref();
     let snapshot = snapshots.prepare(below.snapshot.as_ref())?;
     let mut writing = Writing { snapshots, snapshot: Some(snapshot.clone()) };
+    wharf_fault::point("unpack.begin");
     let mut passed = pass(source, ingest, known, snapshots.target(&snapshot)?)?;
     wharf_fault::point("unpack.after-extract");
     let usage = snapshots.usage(&snapshot)?;
     let blob = blob(&mut passed)?;
     writing.snapshot = None;
     let snapshot = snapshots.commit(snapshot)?;
+    wharf_fault::point("unpack.after-snapshot");
     let chain = chain_id(below.chain.as_ref(), &passed.diff_id);
     let layer = Layer {
         snapshot,
@@ -282,6 +284,7 @@ impl Shared {
         let layers = chains.iter().filter_map(|chain| self.read().layers.get(chain).cloned());
         let Some(any) = layers.last() else { return Ok(()) };
         sync(&self.parts.snapshots.layer(&any.snapshot)?)?;
+        wharf_fault::point("layers.synced");
         let _changes = self.changes();
         let mut batch = Batch::new();
         let mut synced = Vec::new();
@@ -293,6 +296,7 @@ impl Shared {
             synced.push((chain.clone(), layer));
         }
         self.parts.metadata.commit(batch)?;
+        wharf_fault::point("layers.after-commit");
         self.write().layers.extend(synced);
         Ok(())
     }

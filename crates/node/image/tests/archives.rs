@@ -305,7 +305,7 @@ proptest::proptest! {
         let stage = Stage::new();
         let _ = load(&stage, &bytes);
         for summary in stage.images.list(&Filters::default(), More::default()).expect("list") {
-            stage.images.remove(summary.image.id.as_str(), RemoveOptions { force: true }, &|_| Vec::new()).expect("removed");
+            stage.images.remove(summary.image.id.as_str(), RemoveOptions { force: true, prune: true }, &|_| Vec::new()).expect("removed");
         }
         assert_eq!((stage.blobs(), stage.layers(), stage.ingests()), (0, 0, 0));
     }

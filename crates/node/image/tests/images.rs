@@ -123,7 +123,7 @@ fn an_id_with_several_names_is_removed_only_by_force() {
     let refused = stage.images.remove(id, RemoveOptions::default(), &nobody).expect_err("several names");
     let text = "(must be forced) - image is referenced in multiple repositories";
     assert_eq!(refused.to_string(), format!("conflict: unable to delete {id} {text}"));
-    let removed = stage.images.remove(id, RemoveOptions { force: true }, &nobody).expect("forced");
+    let removed = stage.images.remove(id, RemoveOptions { force: true, prune: true }, &nobody).expect("forced");
     assert_eq!((untagged(&removed), removed.len()), (vec!["a:1", "a:2"], 3));
 }
 
@@ -131,7 +131,7 @@ fn an_id_with_several_names_is_removed_only_by_force() {
 fn images_of_containers_are_protected_with_dockers_texts() {
     let stage = Stage::new();
     let image = stage.import("a:1", &tar_of(&[("a", "a")]));
-    let (id, force) = (image.id.short(), RemoveOptions { force: true });
+    let (id, force) = (image.id.short(), RemoveOptions { force: true, prune: true });
     let container = "bfdd69f8f49f8bbbad68d1b8e217217c836b03894ec819809d0becdb63961613".to_owned();
     let users = |running| {
         let container = container.clone();
@@ -170,7 +170,10 @@ fn a_held_image_is_not_removed() {
     let stage = Stage::new();
     stage.import("a:1", &tar_of(&[("a", "a")]));
     let hold = stage.images.hold("a:1").expect("held");
-    assert!(matches!(stage.images.remove("a:1", RemoveOptions { force: true }, &nobody), Err(ImageError::Held(_))));
+    assert!(matches!(
+        stage.images.remove("a:1", RemoveOptions { force: true, prune: true }, &nobody),
+        Err(ImageError::Held(_))
+    ));
     drop(hold);
     stage.images.remove("a:1", RemoveOptions::default(), &nobody).expect("removed");
 }

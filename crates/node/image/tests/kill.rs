@@ -30,7 +30,11 @@ fn victim() {
 }
 
 /// The kill points of this crate with how often the victim passes each.
-const POINTS: [(&str, u32); 11] = [
+const POINTS: [(&str, u32); 15] = [
+    ("unpack.begin", 2),
+    ("unpack.after-snapshot", 2),
+    ("rmi.before-commit", 2),
+    ("rmi.after-layers", 2),
     ("unpack.after-extract", 2),
     ("import.after-blob", 2),
     ("import.after-manifest", 2),

@@ -24,8 +24,8 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o710).create(path)
 }
 
-/// The numbered directories of one driver.
-pub(crate) struct Numbered {
+/// The numbered directories of one driver. Its module is private: outside it is only a name in signatures.
+pub struct Numbered {
     folder: PathBuf,
     next: AtomicU64,
     trash: Arc<Trash>,

@@ -67,6 +67,10 @@ impl Snapshotter for Sharing {
         self.driver.name()
     }
 
+    fn stacks(&self) -> bool {
+        self.driver.stacks()
+    }
+
     fn prepare(&self, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
         self.driver.prepare(parent)
     }

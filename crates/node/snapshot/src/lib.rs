@@ -20,6 +20,7 @@ mod overlay;
 mod trash;
 mod vfs;
 mod view;
+mod whole;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;

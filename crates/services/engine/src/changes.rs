@@ -133,7 +133,10 @@ impl Changes {
 }
 
 /// Reads `until`: a time, seconds since the epoch, or a duration before now (`10m`, `1h30m`).
-pub(crate) fn until(text: &str) -> Result<Timestamp, EngineError> {
+///
+/// # Errors
+/// [`EngineError::FilterValue`].
+pub fn until(text: &str) -> Result<Timestamp, EngineError> {
     if let Ok(time) = Timestamp::parse(text) {
         return Ok(time);
     }

@@ -245,7 +245,6 @@ impl Engine {
                 config: config.clone(),
                 registry: registry.clone(),
                 snapshots: snapshots.clone(),
-                images: image_store.clone(),
                 volumes: volumes.clone(),
                 events: events.clone(),
             }),

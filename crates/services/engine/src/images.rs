@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 
+use wharf_api_types::OciPlatform;
 use wharf_image::{
     Details, Filters as ImageFilters, HistoryEntry, ImageId, ImportRequest, LoadProgress, ManifestSummary, More,
     Pruned, RemoveOptions, Removed, Resolved, Summary, User,
@@ -17,7 +18,7 @@ pub(crate) use capture::PAUSE_MARK;
 pub use capture::{Capture, CaptureError, difference};
 
 use crate::EngineError;
-use crate::container::Registry;
+use crate::container::{Registry, View};
 use crate::events::{Events, Subject};
 
 /// Images of one engine.
@@ -52,6 +53,18 @@ impl Images {
     /// How many containers use an image.
     pub fn containers(&self, id: &ImageId) -> i64 {
         self.users(id).len() as i64
+    }
+
+    /// The containers of an image, newest first, each with the platform for which it was made.
+    pub fn containers_with_platform(&self, id: &ImageId) -> Vec<(String, OciPlatform)> {
+        let mut using: Vec<_> =
+            self.registry.all().iter().map(|c| c.view()).filter(|v| v.record.image == id.as_str()).collect();
+        using.sort_by_key(|v| std::cmp::Reverse(v.record.created));
+        let of = |v: &Arc<View>| {
+            let platform = v.record.manifest.as_ref().and_then(|m| m.platform.clone()).unwrap_or_default();
+            (v.record.id.to_string(), platform)
+        };
+        using.iter().map(of).collect()
     }
 
     /// Lists.
@@ -90,8 +103,8 @@ impl Images {
     }
 
     /// Removes by name or id. Blocks for a commit.
-    pub fn remove(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
-        let removed = self.store.remove(name, RemoveOptions { force }, &|id| self.users(id))?;
+    pub fn remove(&self, name: &str, options: RemoveOptions) -> Result<Vec<Removed>, EngineError> {
+        let removed = self.store.remove(name, options, &|id| self.users(id))?;
         self.tell_removed(&removed);
         Ok(removed)
     }

@@ -31,6 +31,7 @@ pub mod streams;
 pub mod system;
 pub mod volumes;
 
+pub use changes::until;
 pub use engine::{Engine, Setup};
 pub use error::{EngineError, OpenError, StartError};
 pub use steps::{StepBind, StepEnd, StepNetwork, StepOutput, StepRequest, Steps};

@@ -3,13 +3,13 @@
 use std::fmt::Write;
 
 use wharf_api_client::Request;
-use wharf_api_types::DiskUsage;
-use wharf_template::Value;
+use wharf_api_types::{BuildCache, ContainerSummary, DiskUsage};
+use wharf_template::{FunctionSet, List, MissingKey, Template, Value};
 
 use super::{images, ps, volume};
 use crate::exit::Exit;
-use crate::format::row::Row;
-use crate::format::{Listing, size};
+use crate::format::row::{Row, short_id};
+use crate::format::{Listing, moment, size};
 use crate::parse::Matches;
 use crate::shell::Shell;
 
@@ -104,19 +104,94 @@ impl Part {
 pub fn usage(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let usage: DiskUsage = shell.client()?.call(Request::get("/system/df"))?.parse()?;
     if m.bool("verbose") {
-        if m.changed("format") {
-            return Err(Exit::new("--format with --verbose is not available yet"));
-        }
-        return verbose(shell, &usage);
+        return match m.text("format") {
+            "" | "table" => verbose(shell, &usage),
+            format => formatted(shell, &usage, format),
+        };
     }
     let rows: Vec<Value> = parts(&usage).iter().map(Part::row).collect();
     let table = "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}";
     shell.print(&Listing { format: m.text("format"), table, headers: HEADERS }.render(&rows)?)
 }
 
+/// Everything as one object of four lists, for a template.
+fn formatted(shell: &Shell, usage: &DiskUsage, format: &str) -> Result<(), Exit> {
+    let list = |name: &str, element, items: Vec<Value>| {
+        (name.to_owned(), Value::List(std::sync::Arc::new(List { items, element })))
+    };
+    let containers = usage.containers.iter().flatten().map(|c| ps::row(&without_root(c), true)).collect();
+    let fields = vec![
+        list(
+            "Images",
+            "*formatter.imageContext",
+            usage.images.iter().flatten().map(|i| images::first_row(i, true)).collect(),
+        ),
+        list("Containers", "*formatter.ContainerContext", containers),
+        list(
+            "Volumes",
+            "*formatter.volumeContext",
+            usage.volumes.iter().flatten().map(|v| volume::row(v).value()).collect(),
+        ),
+        list("BuildCache", "*formatter.buildCacheContext", cache_rows(usage, true)),
+    ];
+    let whole =
+        Value::Record(std::sync::Arc::new(wharf_template::Row { type_name: "*formatter.diskUsageContext", fields }));
+    let text =
+        if format == "json" { "{{json .}}".to_owned() } else { crate::format::unescape(format.trim_matches(' ')) };
+    let wrong = |e: &dyn std::fmt::Display| Exit::new(format!("template parsing error: {e}"));
+    let template = Template::parse("", &text).map_err(|e| wrong(&e))?;
+    let mut out = String::new();
+    template.execute(&whole, FunctionSet::Docker, MissingKey::NoValue, &mut out).map_err(|e| wrong(&e))?;
+    shell.print(&out)
+}
+
+/// A container without the size of its whole root, which is told of its image.
+fn without_root(container: &ContainerSummary) -> ContainerSummary {
+    ContainerSummary { size_root_fs: 0, ..container.clone() }
+}
+
+const CACHE_HEADERS: &[(&str, &str)] = &[
+    ("ID", "CACHE ID"),
+    ("CacheType", "CACHE TYPE"),
+    ("Parent", "PARENT"),
+    ("Size", "SIZE"),
+    ("CreatedSince", "CREATED"),
+    ("LastUsedSince", "LAST USED"),
+    ("UsageCount", "USAGE"),
+    ("InUse", "IN USE"),
+    ("Shared", "SHARED"),
+];
+
+/// The build cache's records, those used longest ago first.
+fn cache_rows(usage: &DiskUsage, full: bool) -> Vec<Value> {
+    let mut records: Vec<&BuildCache> = usage.build_cache.iter().flatten().collect();
+    records.sort_by(|a, b| a.last_used_at.cmp(&b.last_used_at).then_with(|| a.id.cmp(&b.id)));
+    let row = |record: &&BuildCache| {
+        let id = if full { record.id.clone() } else { short_id(&record.id) };
+        let mark = if record.in_use { "*" } else { "" };
+        let used = record.last_used_at;
+        Row::new("*formatter.buildCacheContext")
+            .with("ID", format!("{id}{mark}"))
+            .with("Parent", record.parents.as_deref().unwrap_or_default().join(", "))
+            .with("CacheType", record.r#type.as_str())
+            .with("Description", record.description.as_str())
+            .with("Size", size::decimal_short(record.size as f64))
+            .with("CreatedAt", record.created_at.to_string())
+            .with("CreatedSince", moment::ago(record.created_at.seconds()))
+            .with("LastUsedAt", used.map(|t| t.to_string()).unwrap_or_default())
+            .with("LastUsedSince", used.map(|t| moment::ago(t.seconds())).unwrap_or_default())
+            .with("UsageCount", record.usage_count.to_string())
+            .with("InUse", record.in_use.to_string())
+            .with("Shared", record.shared.to_string())
+            .value()
+    };
+    records.iter().map(row).collect()
+}
+
 fn verbose(shell: &Shell, usage: &DiskUsage) -> Result<(), Exit> {
-    let image_rows: Vec<Value> = usage.images.iter().flatten().flat_map(|i| images::rows(i, false, false)).collect();
-    let container_rows: Vec<Value> = usage.containers.iter().flatten().map(|c| ps::row(c, false)).collect();
+    let image_rows: Vec<Value> = usage.images.iter().flatten().map(|i| images::first_row(i, false)).collect();
+    let container_rows: Vec<Value> =
+        usage.containers.iter().flatten().map(|c| ps::row(&without_root(c), false)).collect();
     let volume_rows: Vec<Value> = usage.volumes.iter().flatten().map(|v| volume::row(v).value()).collect();
     let image_table = "{{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.VirtualSize}}\t{{.SharedSize}}\t\
                        {{.UniqueSize}}\t{{.Containers}}";
@@ -129,6 +204,14 @@ fn verbose(shell: &Shell, usage: &DiskUsage) -> Result<(), Exit> {
     let _ = write!(out, "\nContainers space usage:\n\n{}", render(container_table, ps::HEADERS, &container_rows)?);
     let _ = write!(out, "\nLocal Volumes space usage:\n\n{}", render(volume_table, volume::HEADERS, &volume_rows)?);
     let cache = &parts(usage)[3];
-    let _ = writeln!(out, "\nBuild cache usage: {}", size::decimal(cache.size as f64));
+    let cache_table = "{{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t\
+                       {{.Shared}}";
+    let cache_rows = cache_rows(usage, false);
+    let _ = write!(
+        out,
+        "\nBuild cache usage: {}\n\n{}",
+        size::decimal(cache.size as f64),
+        render(cache_table, CACHE_HEADERS, &cache_rows)?
+    );
     shell.print(&out)
 }

@@ -71,6 +71,13 @@ pub(super) fn rows(image: &ImageSummary, digests: bool, full: bool) -> Vec<Value
         .collect()
 }
 
+/// Returns the one row of an image in `docker system df -v`: its first tag.
+pub(super) fn first_row(image: &ImageSummary, full: bool) -> Value {
+    let first = image.repo_tags.first().and_then(|tag| reference::parse(tag).ok());
+    let (name, tag) = first.and_then(|r| Some((r.name, r.tag?))).unwrap_or_else(|| (NONE.to_owned(), NONE.to_owned()));
+    row(image, name, tag, NONE.to_owned(), full)
+}
+
 fn names(tags: &[String], repo_digests: &[String], show_digests: bool) -> Vec<(String, String, String)> {
     let mut by_name: BTreeMap<String, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for tag in tags {
@@ -115,7 +122,7 @@ fn row(image: &ImageSummary, repository: String, tag: String, digest: String, fu
         .with("CreatedSince", if image.created <= 0 { "N/A".into() } else { moment::ago(image.created) })
         .with("CreatedAt", moment::go_local(image.created))
         .with("Size", whole.as_str())
-        .with("VirtualSize", size::decimal(image.size as f64))
+        .with("VirtualSize", whole)
         .with("Containers", if image.containers == -1 { "N/A".into() } else { image.containers.to_string() })
         .with("SharedSize", counted(image.shared_size))
         .with(

@@ -1,6 +1,5 @@
 //! Files of containers from outside: what a path is, copying out and in (`docker cp`), and what was changed.
 
-mod changed;
 mod tree;
 
 use std::collections::VecDeque;
@@ -14,7 +13,7 @@ use std::sync::Arc;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, readlinkat};
 use tokio::sync::oneshot;
 use wharf_api_types::{FilesystemChange, PathStat};
-use wharf_archive::{ArchiveError, Compression, Copying, Decoder, Root, copy_into, pack_as};
+use wharf_archive::{ArchiveError, ChangeKind, Compression, Copying, Decoder, Root, copy_into, pack_as};
 use wharf_snapshot::Snapshotter;
 use wharf_types::Timestamp;
 
@@ -23,6 +22,7 @@ use crate::container::{Container, Registry, View};
 use crate::create::mounts::Source as PointSource;
 use crate::creator::tell;
 use crate::events::Events;
+use crate::images::difference;
 use crate::volumes::Volumes;
 use crate::{EngineError, blocking, identity};
 pub(crate) use tree::mount_of;
@@ -36,7 +36,6 @@ pub struct Files {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) snapshots: Arc<dyn Snapshotter>,
-    pub(crate) images: Arc<wharf_image::Images>,
     pub(crate) volumes: Arc<Volumes>,
     pub(crate) events: Arc<Events>,
 }
@@ -137,24 +136,23 @@ impl Files {
         Ok(())
     }
 
-    /// Lists what differs from the image.
+    /// Lists what differs from the image, as moby's `archive.ChangesDirs` does with the containerd image store: a folder
+    /// that holds a change is shown as changed.
     pub async fn changes(&self, name: &str) -> Result<Vec<FilesystemChange>, EngineError> {
         let record = self.registry.find(name)?.view().record.clone();
-        let (snapshots, images) = (self.snapshots.clone(), self.images.clone());
+        let snapshots = self.snapshots.clone();
         blocking(move || {
-            if !record.snapshot.lowers.is_empty() {
-                let own = snapshots.layer(&record.snapshot)?;
-                let below = record.snapshot.lowers.iter().map(|number| {
-                    let layer = wharf_snapshot::Snapshot { number: *number, lowers: Vec::new(), writable: false };
-                    snapshots.layer(&layer)
-                });
-                let below: Vec<OwnedFd> = below.collect::<Result<_, _>>()?;
-                return changed::in_layer(own, below).map_err(EngineError::ContainerFiles);
-            }
-            let parent =
-                images.hold(&record.image).ok().map(|hold| images.snapshot(&hold.image)).transpose()?.flatten();
-            let before = parent.map(|p| snapshots.layer(&p)).transpose()?;
-            changed::between(before, snapshots.layer(&record.snapshot)?).map_err(EngineError::ContainerFiles)
+            let difference = difference(snapshots.as_ref(), &record.snapshot)?;
+            let failed = |e| EngineError::ContainerFiles(io::Error::other(e));
+            let shown = |change: wharf_archive::Change| FilesystemChange {
+                path: Path::new("/").join(change.path).to_string_lossy().into_owned(),
+                kind: match change.kind {
+                    ChangeKind::Modified => 0,
+                    ChangeKind::Added => 1,
+                    ChangeKind::Deleted => 2,
+                },
+            };
+            Ok(difference.changes().map_err(failed)?.into_iter().map(shown).collect())
         })
         .await?
     }
