@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io::BufReader;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::UnixStream;
@@ -11,8 +10,11 @@ use wharf_api_server::ApiError;
 use wharf_api_server::backend::{BuildBackend, BuildQuery, Incoming, Outgoing, RegistryBackend, Reply, SessionHead};
 use wharf_api_types::{self as api, query};
 use wharf_archive::{Compression, Decoder};
-use wharf_build::{BuildError, BuildRequest, Builder, Collect, Exporter, Frontend, Parts, Pull, Settings};
+use wharf_build::{
+    BuildError, BuildRequest, Builder, Collect, Exporter, Frontend, Later, Login, Parts, Pushed, Registry, Settings,
+};
 use wharf_buildkit::Door;
+use wharf_distribution::Purpose;
 use wharf_engine::Engine;
 use wharf_error::Kind;
 
@@ -29,28 +31,31 @@ pub struct Building {
     running: Mutex<HashMap<String, tokio::task::AbortHandle>>,
 }
 
-/// Fetches base images by the same way as `docker pull`.
-struct Puller(Joined);
+/// Fetches and sends images by the same ways as `docker pull` and `docker push`.
+struct Registries(Joined);
 
-impl Pull for Puller {
-    fn pull<'a>(
-        &'a self,
-        name: &'a str,
-        platform: &'a str,
-        credentials: Option<(String, String)>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), BuildError>> + Send + 'a>> {
+fn auth(login: Login) -> api::AuthConfig {
+    match login {
+        None => api::AuthConfig::default(),
+        Some((user, token)) if user.is_empty() => {
+            api::AuthConfig { identitytoken: token, ..api::AuthConfig::default() }
+        }
+        Some((username, password)) => api::AuthConfig { username, password, ..api::AuthConfig::default() },
+    }
+}
+
+fn failed(e: ApiError) -> BuildError {
+    BuildError::new(e.kind, e.message)
+}
+
+impl Registry for Registries {
+    fn pull<'a>(&'a self, name: &'a str, platform: &'a str, login: Login) -> Later<'a, ()> {
         Box::pin(async move {
-            let failed = |e: ApiError| BuildError::new(e.kind, e.message);
-            let auth = credentials.map(|(username, password)| api::AuthConfig {
-                username,
-                password,
-                ..api::AuthConfig::default()
-            });
             let wanted = query::ImagePull {
                 image: name.to_owned(),
                 tag: String::new(),
                 platform: platform.to_owned(),
-                auth: auth.unwrap_or_default(),
+                auth: auth(login),
             };
             let mut lines = self.0.pull(wanted).await.map_err(failed)?;
             while let Some(line) = lines.recv().await {
@@ -61,6 +66,41 @@ impl Pull for Puller {
             }
             Ok(())
         })
+    }
+
+    fn push<'a>(&'a self, name: &'a wharf_types::Reference, login: Login, told: Pushed<'a>) -> Later<'a, ()> {
+        Box::pin(async move {
+            let wanted = query::ImagePush {
+                tag: name.tag().unwrap_or_default().to_owned(),
+                auth: auth(login),
+                ..query::ImagePush::default()
+            };
+            let mut lines = self.0.push(name.name(), wanted).await.map_err(failed)?;
+            let mut layers: HashMap<String, (i64, i64)> = HashMap::new();
+            while let Some(line) = lines.recv().await {
+                let line = line.map_err(failed)?;
+                if !line.error.is_empty() {
+                    return Err(BuildError::new(Kind::Unavailable, line.error));
+                }
+                if let Some(detail) = line.progress_detail.filter(|d| d.total > 0) {
+                    layers.insert(line.id, (detail.current, detail.total));
+                    told(layers.values().map(|l| l.0).sum(), layers.values().map(|l| l.1).sum());
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn repository(
+        &self,
+        name: &wharf_types::Reference,
+        login: Login,
+        push: bool,
+    ) -> Result<Arc<wharf_distribution::Repository>, BuildError> {
+        let purpose = if push { Purpose::Push } else { Purpose::Pull };
+        let credentials = super::registries::credentials(auth(login));
+        let found = self.0.engine().registries.repository(name, credentials, purpose);
+        found.map_err(|e| failed(ApiError::of(&e)))
     }
 }
 
@@ -96,7 +136,7 @@ fn open_builder(joined: &Joined) -> Result<Arc<Builder>, BuildError> {
         kept: parts.kept.clone(),
         store: parts.store.clone(),
         steps: parts.steps.clone(),
-        pull: Arc::new(Puller(joined.clone())),
+        registry: Arc::new(Registries(joined.clone())),
         folder: parts.data_root.join("build"),
         steps_folder: parts.exec_root.join("steps"),
         told: Arc::new(move |name, action| told.images.tell_built(name, action)),

@@ -19,7 +19,7 @@ use super::{Joined, later};
 const LINES: usize = 64;
 
 /// A login in the API's form. Old clients send user and password as one text in base64.
-fn credentials(auth: api::AuthConfig) -> Credentials {
+pub(super) fn credentials(auth: api::AuthConfig) -> Credentials {
     let (mut username, mut password) = (auth.username, auth.password);
     if username.is_empty() && !auth.auth.is_empty() {
         let decoded = STANDARD.decode(auth.auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wharf_build::{BuildRecord, BuildRequest, Collect, Exporter, Frontend, History, Settings, stamp};
+use wharf_build::{BuildRecord, BuildRequest, CachePlace, Collect, Exporter, Frontend, History, Settings, stamp};
 use wharf_grpc::{Call, Code, Status};
 use wharf_proto_buildkit::control::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, BytesMessage, DiskUsageResponse, InfoResponse,
-    ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest, UpdateBuildHistoryRequest,
-    UpdateBuildHistoryResponse, UsageRecord,
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, BytesMessage, CacheOptionsEntry, DiskUsageResponse,
+    InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest,
+    UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
 use wharf_proto_buildkit::worker::{BuildkitVersion, WorkerRecord};
 
@@ -88,6 +88,17 @@ impl Door {
             }
             false => (None, None),
         };
+        let cache = request.cache.unwrap_or_default();
+        let places = |list: Vec<CacheOptionsEntry>| -> Vec<CachePlace> {
+            list.into_iter().map(|e| CachePlace { kind: e.r#type, attrs: e.attrs }).collect()
+        };
+        let (imports, exports) = (places(cache.imports), places(cache.exports));
+        if let Some(other) = exports.iter().find(|e| !["local", "registry"].contains(&e.kind.as_str())) {
+            return Err(Status::new(
+                Code::Unimplemented,
+                format!("cache exporter {:?} is not supported: there are local and registry", other.kind),
+            ));
+        }
         let input = Frontend { attrs: request.frontend_attrs, inputs: request.frontend_inputs };
         let wanted = BuildRequest {
             reference: request.r#ref.clone(),
@@ -98,6 +109,8 @@ impl Door {
             exporters,
             session,
             settings,
+            imports,
+            exports,
             internal: request.internal,
             ..BuildRequest::default()
         };

@@ -1,6 +1,6 @@
 //! The frames in which output and errors share one stream (moby's stdcopy), and writing them out.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 
 use crate::exit::Exit;
 
@@ -143,5 +143,18 @@ pub fn copy_to(source: &mut impl Read, target: &mut impl Write) -> Result<(), Ex
             return Ok(());
         }
         target.write_all(&buffer[..n])?;
+    }
+}
+
+/// The data of an archive's present entry as a stream.
+pub struct EntryData<'a, 'b>(pub &'a mut wharf_archive::Reader<'b>);
+
+impl Read for EntryData<'_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let ready = self.0.data().map_err(io::Error::other)?;
+        let n = ready.len().min(buf.len());
+        buf[..n].copy_from_slice(&ready[..n]);
+        self.0.consume(n);
+        Ok(n)
     }
 }

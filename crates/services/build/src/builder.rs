@@ -7,9 +7,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
+use wharf_distribution::Repository;
 use wharf_oci::image::Descriptor;
-use wharf_snapshot::{Kept, Snapshotter};
-use wharf_types::Digest;
+use wharf_snapshot::{Kept, Snapshot, Snapshotter};
+use wharf_types::{Digest, Reference};
 
 use crate::BuildError;
 use crate::cache::Cache;
@@ -18,15 +19,28 @@ use crate::progress::Progress;
 use crate::request::Histories;
 use crate::session::Sessions;
 
-/// Fetches an image that is not here, by its name.
-pub trait Pull: Send + Sync {
-    /// Fetches it into the image store; `platform` may be empty.
-    fn pull<'a>(
-        &'a self,
-        name: &'a str,
-        platform: &'a str,
-        credentials: Option<(String, String)>,
-    ) -> Pin<Box<dyn Future<Output = Result<(), BuildError>> + Send + 'a>>;
+/// User and secret; without a user the secret is a token.
+pub type Login = Option<(String, String)>;
+
+/// Hears how far a push is: bytes that are there, and in all.
+pub type Pushed<'a> = &'a (dyn Fn(i64, i64) + Send + Sync);
+
+/// What takes time and may fail.
+pub type Later<'a, T> = Pin<Box<dyn Future<Output = Result<T, BuildError>> + Send + 'a>>;
+
+/// Registries, as the engine knows them.
+pub trait Registry: Send + Sync {
+    /// Fetches an image by its name into the image store; `platform` may be empty.
+    fn pull<'a>(&'a self, name: &'a str, platform: &'a str, login: Login) -> Later<'a, ()>;
+
+    /// Sends what a name with a tag means.
+    fn push<'a>(&'a self, name: &'a Reference, login: Login, told: Pushed<'a>) -> Later<'a, ()>;
+
+    /// The repository of a name, for blobs that are no image.
+    ///
+    /// # Errors
+    /// The name has no registry that may be asked.
+    fn repository(&self, name: &Reference, login: Login, push: bool) -> Result<Arc<Repository>, BuildError>;
 }
 
 /// Told of an event: the name or id, and the action.
@@ -46,8 +60,8 @@ pub struct Parts {
     pub store: Arc<wharf_metadata::Store>,
     /// Runs steps.
     pub steps: wharf_engine::Steps,
-    /// Fetches base images.
-    pub pull: Arc<dyn Pull>,
+    /// Fetches base images, sends results.
+    pub registry: Arc<dyn Registry>,
     /// `<data-root>/build`.
     pub folder: PathBuf,
     /// `<exec-root>/steps`.
@@ -74,6 +88,8 @@ pub struct Builder {
     turns: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     digests: Mutex<HashMap<String, String>>,
     layers: Mutex<HashMap<u64, (Descriptor, Digest)>>,
+    /// Directories of base images by the chain ids of their layers.
+    chains: Mutex<HashMap<Digest, Snapshot>>,
 }
 
 /// Digests of selections that are remembered at most.
@@ -102,6 +118,7 @@ impl Builder {
             turns: Mutex::default(),
             digests: Mutex::default(),
             layers: Mutex::default(),
+            chains: Mutex::default(),
             parts,
         }))
     }
@@ -142,11 +159,24 @@ impl Builder {
 
     /// Notes which blobs the layer directories of an image are made of.
     pub(crate) fn know_layers(&self, numbers: &[u64], image: &wharf_image::Image) {
+        let mut below: Option<Digest> = None;
+        for (i, (number, diff_id)) in numbers.iter().zip(&image.config.rootfs.diff_ids).enumerate() {
+            let chain = crate::transfer::chain_of(below.as_ref(), diff_id);
+            let lowers = numbers[..i].iter().rev().copied().collect();
+            lock(&self.chains).insert(chain.clone(), Snapshot { number: *number, lowers, writable: false });
+            below = Some(chain);
+        }
         let mut layers = lock(&self.layers);
         let parts = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
         for (number, (blob, diff_id)) in numbers.iter().zip(parts) {
             layers.insert(*number, (blob.clone(), diff_id.clone()));
         }
+    }
+
+    /// The directory of an image's layers, as long as an image has it.
+    pub(crate) fn known_chain(&self, chain: &Digest) -> Option<Snapshot> {
+        let found = lock(&self.chains).get(chain).cloned()?;
+        self.parts.images.snapshot_numbers().contains(&found.number).then_some(found)
     }
 
     pub(crate) fn known_layer(&self, number: u64) -> Option<(Descriptor, Digest)> {

@@ -4,6 +4,7 @@
 //! `<exec-root>/steps/<id>/` while the step runs, so that no name is looked up again when the container starts
 //! (CVE-2024-23651: a cache's subpath swapped for a link between check and mount).
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -181,6 +182,14 @@ pub async fn carry_out(
         ..StepRequest::default()
     };
     let mut places: Vec<String> = vec!["/etc/resolv.conf".to_owned(), "/etc/hosts".to_owned()];
+    // In one order, whatever that of the mounts is: two steps that want the same two folders must not wait for each
+    // other, and one that mounts a folder twice must not wait for itself.
+    let locked = op.mounts.iter().filter(|m| is_locked(m));
+    let locked: Result<BTreeSet<String>, BuildError> =
+        locked.map(|m| Ok(cache_key(m, &input_of(m, inputs)?, &absolute(&m.dest, &request.cwd)))).collect();
+    for base in &locked? {
+        scene.turns.push(job.builder.turn(&format!("lock {base}")).await);
+    }
     for mount in &op.mounts {
         if mount.dest != "/" {
             places.push(absolute(&mount.dest, &request.cwd));
@@ -273,6 +282,26 @@ fn absolute(path: &str, cwd: &str) -> String {
     wharf_dockerfile::ignore::clean(&whole)
 }
 
+/// What a mount stands upon.
+fn input_of(mount: &pb::Mount, inputs: &[Value]) -> Result<Value, BuildError> {
+    match usize::try_from(mount.input) {
+        Ok(n) => inputs.get(n).cloned().ok_or_else(|| BuildError::invalid("invalid mount input")),
+        Err(_) => Ok(Value::empty()),
+    }
+}
+
+fn is_locked(mount: &pb::Mount) -> bool {
+    mount.mount_type == pb::MountType::Cache as i32
+        && mount.cache_opt.as_ref().is_some_and(|o| o.sharing == pb::CacheSharingOpt::Locked as i32)
+}
+
+/// What tells folders of cache mounts apart.
+fn cache_key(mount: &pb::Mount, input: &Value, target: &str) -> String {
+    let id = mount.cache_opt.as_ref().map_or("", |o| o.id.as_str());
+    let id = if id.is_empty() { target } else { id };
+    format!("cachemount:{id}:{}", if matches!(input.files, Files::Empty) { "" } else { &input.key })
+}
+
 async fn add_mount(
     job: &Arc<Job>,
     scene: &mut Scene,
@@ -280,10 +309,7 @@ async fn add_mount(
     mount: &pb::Mount,
     inputs: &[Value],
 ) -> Result<(), BuildError> {
-    let input = match usize::try_from(mount.input) {
-        Ok(n) => inputs.get(n).cloned().ok_or_else(|| BuildError::invalid("invalid mount input"))?,
-        Err(_) => Value::empty(),
-    };
+    let input = input_of(mount, inputs)?;
     let target = absolute(&mount.dest, &request.cwd);
     match pb::MountType::try_from(mount.mount_type) {
         Ok(pb::MountType::Bind) if mount.dest == "/" => root(job, scene, request, mount, &input),
@@ -364,11 +390,8 @@ async fn cache(
 ) -> Result<(), BuildError> {
     let options = mount.cache_opt.clone().unwrap_or_default();
     let id = if options.id.is_empty() { target.clone() } else { options.id.clone() };
-    let base = format!("cachemount:{id}:{}", if matches!(input.files, Files::Empty) { "" } else { &input.key });
+    let base = cache_key(mount, input, &target);
     let private = options.sharing == pb::CacheSharingOpt::Private as i32;
-    if options.sharing == pb::CacheSharingOpt::Locked as i32 {
-        scene.turns.push(job.builder.turn(&format!("lock {base}")).await);
-    }
     // Choosing and marking must not be interrupted by another who chooses.
     let _choosing = job.builder.turn(&format!("choose {base}")).await;
     let node = in_place(|| {

@@ -49,18 +49,25 @@ impl Exporter {
         text.split(',').map(str::trim).filter(|n| !n.is_empty() && *n != "*").map(parse).collect()
     }
 
-    fn annotations(&self) -> oci::Labels {
+    /// Annotations of a level, under each of the names that it has.
+    fn annotations(&self, levels: &[&str]) -> oci::Labels {
         let all = self.attrs.iter().filter_map(|(k, v)| {
-            let key = k.strip_prefix("annotation.").or_else(|| k.strip_prefix("annotation-manifest."))?;
+            let key = levels.iter().find_map(|level| k.strip_prefix(level)?.strip_prefix('.'))?;
             Some((key.to_owned(), v.clone()))
         });
         all.collect()
+    }
+
+    fn pushes(&self) -> bool {
+        self.attrs.get("push").is_some_and(|p| p == "true")
     }
 
     fn packing(&self) -> Packing {
         match self.attrs.get("compression").map(String::as_str) {
             Some("gzip" | "estargz") => Packing::Gzip,
             Some("zstd") => Packing::Zstd,
+            // What travels is made small.
+            _ if self.pushes() => Packing::Gzip,
             _ => Packing::Plain,
         }
     }
@@ -101,23 +108,23 @@ impl Exporter {
         let single = || images.first().ok_or_else(|| BuildError::invalid("the build has no result"));
         match self.kind.as_str() {
             "image" | "moby" => {
-                if images.len() > 1 {
-                    return Err(BuildError::new(
-                        Kind::NotImplemented,
-                        "images of several platforms can only be exported with type=oci so far",
-                    ));
-                }
                 let names = self.names()?;
-                let hold = in_place(|| self.assemble(job, single()?, names.clone(), step))?;
+                if self.pushes() && names.is_empty() {
+                    return Err(BuildError::invalid("tag is needed when pushing to registry"));
+                }
+                let hold = match images {
+                    [] => return Err(BuildError::invalid("the build has no result")),
+                    [single] => in_place(|| self.assemble(job, single, names.clone(), step))?,
+                    several => in_place(|| self.index(job, several, &names, step))?,
+                };
                 for name in &names {
                     step.status(&format!("naming to {name}"), 0, 0, true);
                     (job.builder.parts.told)(&name.familiar(), "tag");
                 }
-                if self.attrs.get("push").is_some_and(|p| p == "true") {
-                    return Err(BuildError::new(
-                        Kind::NotImplemented,
-                        "pushing from a build is not supported yet: use docker push",
-                    ));
+                if self.pushes() {
+                    for name in &names {
+                        self.push(job, name, step).await?;
+                    }
                 }
                 let mut done = facts(&hold, &names);
                 // Clients take it for the image's id if it is there, which here is the manifest's digest.
@@ -125,18 +132,38 @@ impl Exporter {
                 Ok(done)
             }
             "docker" | "oci" => {
+                let docker = self.kind == "docker";
+                if docker && images.len() > 1 {
+                    return Err(BuildError::invalid(
+                        "docker exporter does not currently support exporting manifest lists",
+                    ));
+                }
+                let names = self.names()?;
+                let begun = Timestamp::now();
                 let mut held = Vec::new();
                 for image in images {
                     held.push(in_place(|| self.assemble(job, image, Vec::new(), step))?);
                 }
-                let names = self.names()?;
-                let docker = self.kind == "docker";
-                let done = held.first().map(|h| facts(h, &names)).unwrap_or_default();
-                let content = Layout { job: job.clone(), held, names, docker };
-                self.stream(job, number, move |out| content.write(out)).await?;
+                let index = (held.len() > 1).then(|| self.index_of(&held));
+                let mut done = held.first().map(|h| facts(h, &names)).unwrap_or_default();
+                if let Some((bytes, target)) = &index {
+                    done = facts_of(target, &names);
+                    step.status(&format!("exporting manifest list {}", target.digest), bytes.len() as i64, 0, true);
+                }
+                let ids: Vec<_> = held.iter().map(|h| (h.image.id.clone(), h.image.added)).collect();
+                let content = Layout { job: job.clone(), held, names, docker, index };
+                let sent = self.stream(job, number, move |out| content.write(out)).await;
+                in_place(|| forget(job, &ids, begun));
+                sent?;
                 Ok(done)
             }
             "tar" => {
+                if images.len() > 1 {
+                    return Err(BuildError::new(
+                        Kind::NotImplemented,
+                        "results of several platforms cannot go into one archive yet: use type=local or type=oci",
+                    ));
+                }
                 let tree = job.view(&single()?.value)?;
                 // The root of a fresh mount is no folder that can be listed (fsmount(2): O_PATH).
                 let root = tree.folder(Path::new("/"))?;
@@ -147,8 +174,15 @@ impl Exporter {
                 Ok(Exported::default())
             }
             _ => {
-                let tree = job.view(&single()?.value)?;
-                send::folder(job.session()?, number, &tree, step).await?;
+                let mut trees = Vec::new();
+                for image in images {
+                    // Each platform has a folder of its own, if there are several.
+                    let platform = [&image.platform.os, &image.platform.architecture, &image.platform.variant];
+                    let name: Vec<&str> = platform.into_iter().map(String::as_str).filter(|p| !p.is_empty()).collect();
+                    let name = if images.len() > 1 { name.join("_") } else { String::new() };
+                    trees.push((name, job.view(&image.value)?));
+                }
+                send::folders(job.session()?, number, &trees, step).await?;
                 Ok(Exported::default())
             }
         }
@@ -185,10 +219,90 @@ impl Exporter {
         let epoch = job.settings.epoch.map(|s| Timestamp::from_unix(s, 0));
         complete_history(&mut config, &times, epoch);
         config.rootfs = oci::RootFs::default();
-        let wanted = NewImage { names, config, annotations: self.annotations(), parent: None };
+        let annotations = self.annotations(&["annotation", "annotation-manifest"]);
+        let wanted = NewImage { names, config, annotations, parent: None };
         let hold = job.builder.parts.images.assemble(wanted, parts)?;
         step.status(&format!("writing image {}", hold.image.id.as_str()), 0, 0, true);
         Ok(hold)
+    }
+}
+
+impl Exporter {
+    /// An index of images that are here, and what it is.
+    fn index_of(&self, held: &[Hold]) -> (Vec<u8>, Descriptor) {
+        let notes = self.annotations(&["annotation-manifest-descriptor"]);
+        let entry = |hold: &Hold| {
+            let mut one = hold.image.target.clone();
+            one.platform = Some(hold.image.config.platform.clone());
+            one.annotations.extend(notes.clone());
+            one
+        };
+        let index = Index {
+            schema_version: 2,
+            media_type: media_type::INDEX.to_owned(),
+            manifests: held.iter().map(entry).collect(),
+            annotations: self.annotations(&["annotation-index"]),
+        };
+        // Indexes always print.
+        let bytes = serde_json::to_vec(&index).unwrap_or_default();
+        let target = Descriptor {
+            media_type: media_type::INDEX.to_owned(),
+            digest: wharf_distribution::document::digest_of(&bytes),
+            size: bytes.len() as u64,
+            urls: Vec::new(),
+            annotations: oci::Labels::new(),
+            platform: None,
+            artifact_type: String::new(),
+        };
+        (bytes, target)
+    }
+
+    /// Makes one image of several platforms.
+    fn index(&self, job: &Job, images: &[Image], names: &[Reference], step: &Step) -> Result<Hold, BuildError> {
+        let begun = Timestamp::now();
+        let store = &job.builder.parts.images;
+        let held: Vec<Hold> =
+            images.iter().map(|i| self.assemble(job, i, Vec::new(), step)).collect::<Result<_, _>>()?;
+        let (bytes, target) = self.index_of(&held);
+        let arrival = store.arrival();
+        arrival.protect(&target.digest);
+        for blob in held.iter().flat_map(|h| &h.image.blobs) {
+            arrival.protect(&blob.digest);
+        }
+        job.builder.parts.content.put(&bytes).map_err(|e| BuildError::system("store the index", &e))?;
+        let own = wharf_image::this_platform();
+        let fits = |h: &&Hold| h.image.config.platform.architecture == own.architecture;
+        let Some(best) = held.iter().find(fits).or(held.first()) else {
+            return Err(BuildError::invalid("the build has no result"));
+        };
+        let image = arrival.finish(&target, &best.image.config.platform, best.image.chain.clone(), names)?;
+        let hold = store.hold(image.id.as_str())?;
+        step.status(&format!("exporting manifest list {}", target.digest), 0, 0, true);
+        let ids: Vec<_> = held.iter().map(|h| (h.image.id.clone(), h.image.added)).collect();
+        drop(held);
+        forget(job, &ids, begun);
+        Ok(hold)
+    }
+
+    async fn push(&self, job: &Job, name: &Reference, step: &Step) -> Result<(), BuildError> {
+        let login = job.login(name.domain()).await;
+        let told = |current: i64, total: i64| step.status("pushing layers", current, total, false);
+        step.status("pushing layers", 0, 0, false);
+        let pushed = job.builder.parts.registry.push(name, login, &told).await;
+        pushed.map_err(|e| BuildError { text: format!("failed to push {}: {e}", name.familiar()).into(), ..e })?;
+        step.status("pushing layers", 0, 0, true);
+        step.status(&format!("pushing manifest for {name}"), 0, 0, true);
+        Ok(())
+    }
+}
+
+/// Takes images away that were made only to be sent on. What was here before stays, and so does what got a name since.
+fn forget(job: &Job, ids: &[(wharf_image::ImageId, Timestamp)], begun: Timestamp) {
+    for (id, added) in ids.iter().filter(|(_, added)| added.unix_nanos() >= begun.unix_nanos()) {
+        let removed = job.builder.parts.images.remove(id.as_str(), Default::default(), &|_| Vec::new());
+        if let Err(error) = removed {
+            tracing::debug!(%error, image = id.as_str(), ?added, "an image that was made on the way stays");
+        }
     }
 }
 
@@ -207,17 +321,23 @@ impl Write for Pipe {
 
 fn facts(hold: &Hold, names: &[Reference]) -> Exported {
     let image = &hold.image;
+    let mut done = facts_of(&image.target, names);
+    done.facts.insert("containerimage.config.digest".to_owned(), image.manifest.config.digest.to_string());
+    done.image = Some(image.id.as_str().to_owned());
+    done
+}
+
+fn facts_of(target: &Descriptor, names: &[Reference]) -> Exported {
     let mut facts = BTreeMap::new();
-    facts.insert("containerimage.digest".to_owned(), image.target.digest.to_string());
-    facts.insert("containerimage.config.digest".to_owned(), image.manifest.config.digest.to_string());
+    facts.insert("containerimage.digest".to_owned(), target.digest.to_string());
     // Descriptors always print.
-    let descriptor = serde_json::to_vec(&image.target).unwrap_or_default();
+    let descriptor = serde_json::to_vec(target).unwrap_or_default();
     facts.insert("containerimage.descriptor".to_owned(), crate::frontend::base64_text(&descriptor));
     if !names.is_empty() {
         let list: Vec<String> = names.iter().map(ToString::to_string).collect();
         facts.insert("image.name".to_owned(), list.join(","));
     }
-    Exported { facts, image: Some(image.id.as_str().to_owned()) }
+    Exported { facts, image: None }
 }
 
 /// The layers of a value, lowest first, and when each was made, where a step made it.
@@ -230,7 +350,18 @@ fn layers(job: &Job, value: &Value, packing: Packing) -> Result<(Vec<Part>, Vec<
         }
         _ => value.snapshot(),
     };
-    let Some(top) = top else { return Ok((Vec::new(), Vec::new())) };
+    match top {
+        Some(top) => chain_parts(job, top, packing),
+        None => Ok((Vec::new(), Vec::new())),
+    }
+}
+
+/// The layers of a snapshot and of those below it, lowest first, and when each was made, where a step made it.
+pub(crate) fn chain_parts(
+    job: &Job,
+    top: &Snapshot,
+    packing: Packing,
+) -> Result<(Vec<Part>, Vec<Option<Timestamp>>), BuildError> {
     let builder = &job.builder;
     let chain: Vec<u64> = top.lowers.iter().rev().copied().chain([top.number]).collect();
     let (mut parts, mut times) = (Vec::new(), Vec::new());
@@ -288,6 +419,8 @@ struct Layout {
     held: Vec<Hold>,
     names: Vec<Reference>,
     docker: bool,
+    /// The index of several images.
+    index: Option<(Vec<u8>, Descriptor)>,
 }
 
 impl Layout {
@@ -325,11 +458,14 @@ impl Layout {
             writer.entry(&entry, &mut &bytes[..]).map_err(failed)
         };
         let mut manifests = Vec::new();
-        for hold in &self.held {
-            let mut one = hold.image.target.clone();
-            if self.held.len() > 1 {
-                one.platform = Some(hold.image.config.platform.clone());
+        let whole = match &self.index {
+            Some((bytes, target)) => {
+                file(&format!("blobs/sha256/{}", target.digest.hex()), bytes)?;
+                vec![target.clone()]
             }
+            None => self.held.iter().map(|h| h.image.target.clone()).collect(),
+        };
+        for one in whole {
             let plain = one.clone();
             for name in &self.names {
                 let mut named = one.clone();

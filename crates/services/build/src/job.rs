@@ -13,7 +13,7 @@ use wharf_snapshot::Snapshot;
 use wharf_solver::{Graph, Hasher, Output, Vertex, operation_key};
 use wharf_types::Timestamp;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Login};
 use crate::cache::Node;
 use crate::content::{Selection, digest};
 use crate::error::Place;
@@ -21,7 +21,7 @@ use crate::local::{Context, in_place};
 use crate::progress::{Progress, Step};
 use crate::session::Session;
 use crate::tree::Tree;
-use crate::{BuildError, exec, file, merge, source};
+use crate::{BuildError, exec, file, merge, source, transfer};
 
 /// Files that a vertex gives.
 #[derive(Clone)]
@@ -118,6 +118,9 @@ pub struct Job {
     shown: Mutex<HashSet<String>>,
     /// Whether a vertex, or one below it, is to be made anew.
     fresh: Mutex<HashMap<String, bool>>,
+    /// Where cached steps may be taken from.
+    pub imports: Vec<transfer::Place>,
+    imported: transfer::Imports,
 }
 
 fn shared<T>(map: &Mutex<HashMap<String, Shared<T>>>, key: &str) -> Shared<T> {
@@ -143,6 +146,8 @@ impl Job {
             keys: Mutex::default(),
             shown: Mutex::default(),
             fresh: Mutex::default(),
+            imports: Vec::new(),
+            imported: transfer::Imports::default(),
         }
     }
 
@@ -164,6 +169,12 @@ impl Job {
     /// There is none.
     pub fn session(&self) -> Result<&Arc<Session>, BuildError> {
         self.session.as_ref().ok_or_else(|| BuildError::invalid("no active session: the build has no client to ask"))
+    }
+
+    /// What the client knows of a registry.
+    pub async fn login(&self, domain: &str) -> Login {
+        let session = self.session.as_ref()?;
+        session.credentials(domain).await.ok().filter(|(_, secret)| !secret.is_empty())
     }
 
     /// Makes what a definition wants.
@@ -212,7 +223,7 @@ impl Job {
         let fresh = vertex.metadata.ignore_cache;
         let quick = self.key(graph.clone(), vertex.digest.clone()).await?;
         if !self.stands_on_fresh(graph, vertex)
-            && let Some(found) = self.cached(&quick, count)
+            && let Some(found) = self.cached(&quick, count).await
         {
             self.show_cached(graph, vertex);
             return Ok(found);
@@ -221,7 +232,7 @@ impl Job {
         let key = self.content_key(vertex, &inputs).await?;
         // Another build may be making the very same.
         let _turn = self.builder.turn(&key).await;
-        if !fresh && let Some(found) = self.cached(&key, count) {
+        if !fresh && let Some(found) = self.cached(&key, count).await {
             for (i, value) in found.iter().enumerate() {
                 if let Files::Layer(node) = &value.files {
                     self.builder.cache.alias(&format!("{quick}#{i}"), node);
@@ -291,9 +302,39 @@ impl Job {
         Ok(values.into_iter().flatten().collect())
     }
 
-    fn cached(&self, key: &str, count: usize) -> Option<Values> {
-        let found = (0..count).map(|i| self.builder.cache.find(&format!("{key}#{i}")).map(Value::of));
-        found.collect::<Option<Vec<_>>>().map(Arc::new)
+    async fn cached(self: &Arc<Self>, key: &str, count: usize) -> Option<Values> {
+        let mut found = Vec::new();
+        for i in 0..count {
+            let key = format!("{key}#{i}");
+            let node = match self.builder.cache.find(&key) {
+                Some(node) => Some(node),
+                None => self.from_elsewhere(&key).await,
+            };
+            found.push(Value::of(node?));
+        }
+        Some(Arc::new(found))
+    }
+
+    /// Looks in the caches that the build was told of. One that is broken is as one that has nothing.
+    async fn from_elsewhere(self: &Arc<Self>, key: &str) -> Option<Arc<Node>> {
+        if self.imports.is_empty() {
+            return None;
+        }
+        for cache in self.imported.get_or_init(|| transfer::import(self, &self.imports)).await {
+            match cache.find(self, key).await {
+                Ok(Some(node)) => return Some(node),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a build cache cannot be used"),
+            }
+        }
+        None
+    }
+
+    /// Everything that was made or found so far.
+    pub(crate) fn made(&self) -> Vec<Value> {
+        let values = self.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = values.values().filter_map(|cell| cell.get()?.as_ref().ok());
+        done.flat_map(|values| values.iter().cloned()).collect()
     }
 
     /// The key that follows from the operations alone, without making anything but sources.

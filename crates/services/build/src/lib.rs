@@ -27,9 +27,10 @@ mod request;
 mod send;
 mod session;
 mod source;
+mod transfer;
 mod tree;
 
-pub use builder::{Builder, Parts, Pull};
+pub use builder::{Builder, Later, Login, Parts, Pushed, Registry};
 pub use cache::{BuildRecord, Cache, Collect, Collected, kept_snapshots};
 pub use error::{BuildError, Place};
 pub use export::{Exported, Exporter};
@@ -42,6 +43,7 @@ pub use progress::{Progress, now, stamp};
 pub use request::{BuildRequest, BuildResult, Driver, Histories, History};
 pub use session::{Session, Sessions, SyncRequest};
 pub use source::image as find_image;
+pub use transfer::Place as CachePlace;
 pub use wharf_image::this_platform;
 
 /// An image configuration as JSON.

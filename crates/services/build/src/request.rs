@@ -19,6 +19,7 @@ use crate::job::{Job, Settings};
 use crate::local::{Context, in_place};
 use crate::progress::Progress;
 use crate::session::Session;
+use crate::transfer::{self, Place};
 
 /// Drives a build: is given the job, and gives the result.
 pub type Driver = Box<dyn FnOnce(Arc<Job>) -> Pin<Box<dyn Future<Output = Result<Outcome, BuildError>> + Send>> + Send>;
@@ -44,6 +45,10 @@ pub struct BuildRequest {
     pub given: HashMap<String, Arc<Context>>,
     /// What is allowed.
     pub settings: Settings,
+    /// Where cached steps may be taken from.
+    pub imports: Vec<Place>,
+    /// Where they are put afterwards.
+    pub exports: Vec<Place>,
     /// Whether it is left out of the history.
     pub internal: bool,
 }
@@ -197,6 +202,7 @@ impl Builder {
     ) -> Result<BuildResult, BuildError> {
         let mut job = Job::new(self.clone(), progress.clone(), request.session, request.settings);
         job.given = request.given;
+        job.imports = request.imports;
         let job = Arc::new(job);
         let images = match (&request.definition, request.frontend.as_str()) {
             _ if request.driver.is_some() => match request.driver {
@@ -225,6 +231,9 @@ impl Builder {
             let Exported { facts, image } = exporter.export(&job, number, &images).await?;
             result.facts.extend(facts);
             result.image = result.image.or(image);
+        }
+        for place in &request.exports {
+            result.facts.extend(transfer::export(&job, place, &images).await?);
         }
         self.cache.settle();
         self.tidy();

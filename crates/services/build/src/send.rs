@@ -18,15 +18,26 @@ use crate::tree::{Tree, look_at, names};
 /// Bytes of one data packet.
 const CHUNK: usize = 32 << 10;
 
-/// Sends a tree.
+/// Sends trees, each into a folder of its name; the one without a name into the folder itself.
 ///
 /// # Errors
 /// The client left, or cannot write it.
-pub async fn folder(session: &Arc<Session>, number: usize, tree: &Tree, step: &Step) -> Result<(), BuildError> {
+pub async fn folders(
+    session: &Arc<Session>,
+    number: usize,
+    trees: &[(String, Tree)],
+    step: &Step,
+) -> Result<(), BuildError> {
     let (sender, answer) = session.send_result(number, &[]).await?;
     let mut stats = Vec::new();
-    let root = tree.folder(Path::new("/"))?;
-    in_place(|| walk(root.as_fd(), Path::new(""), &mut stats))?;
+    for (name, tree) in trees {
+        let root = tree.folder(Path::new("/"))?;
+        if !name.is_empty() {
+            let stat = Stat { path: name.clone().into_bytes(), mode: mode::DIR | 0o755, ..Stat::default() };
+            stats.push(Stat { mod_time: now_nanos(), ..stat });
+        }
+        in_place(|| walk(root.as_fd(), Path::new(name), &mut stats))?;
+    }
     let packet = |kind: PacketType| Packet { r#type: kind as i32, ..Packet::default() };
     for stat in &stats {
         sender.send(&Packet { stat: Some(stat.clone()), ..packet(PacketType::Stat) }).await?;
@@ -40,7 +51,9 @@ pub async fn folder(session: &Arc<Session>, number: usize, tree: &Tree, step: &S
                 let unknown = || BuildError::invalid("the client asked for a file that there is not");
                 let stat = usize::try_from(asked.id).ok().and_then(|n| stats.get(n)).ok_or_else(unknown)?;
                 let path = PathBuf::from(std::ffi::OsString::from_vec(stat.path.clone()));
-                let mut file = std::fs::File::from(tree.open(&path, OFlags::RDONLY | OFlags::NOFOLLOW)?);
+                let found = trees.iter().find_map(|(name, tree)| Some((tree, path.strip_prefix(name).ok()?)));
+                let Some((tree, path)) = found else { return Err(unknown()) };
+                let mut file = std::fs::File::from(tree.open(path, OFlags::RDONLY | OFlags::NOFOLLOW)?);
                 loop {
                     let mut data = vec![0; CHUNK];
                     let n = in_place(|| file.read(&mut data))?;
@@ -70,6 +83,10 @@ pub async fn folder(session: &Arc<Session>, number: usize, tree: &Tree, step: &S
     while receiver.bytes().await?.is_some() {}
     step.status("copying files", sent, sent, true);
     Ok(())
+}
+
+fn now_nanos() -> i64 {
+    i64::try_from(wharf_types::Timestamp::now().unix_nanos()).unwrap_or(0)
 }
 
 /// Lists a tree in the order that receivers expect: folders before what is in them, names sorted within a folder.

@@ -1,6 +1,7 @@
 //! Sessions: what the client of a build serves to it. Folders, secrets, agents, credentials, and places for results.
 
 use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,12 +9,17 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use wharf_grpc::{Channel, Code, Receiver, Sender, Status};
-use wharf_proto_buildkit::{auth, secrets, ssh};
+use wharf_oci::image::Descriptor;
+use wharf_proto_buildkit::{auth, content, secrets, ssh};
+use wharf_types::Digest;
 
 use crate::BuildError;
 
 /// How long a build waits for the session that it names: clients open both at once.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Bytes of one message with content.
+const CHUNK: u64 = 1 << 20;
 
 /// One client.
 pub struct Session {
@@ -113,6 +119,89 @@ impl Session {
             }
         }
         self.channel.open_call("/moby.filesync.v1.FileSend/DiffCopy", metadata).await
+    }
+
+    /// Reads a blob from a store that the client serves.
+    ///
+    /// # Errors
+    /// There is no such store or blob, or the client left.
+    pub async fn read_blob(&self, store: &str, digest: &Digest) -> Result<Receiver, Status> {
+        let request = content::ReadContentRequest { digest: digest.to_string(), ..Default::default() };
+        let (sender, answer) = self.content("/containerd.services.content.v1.Content/Read", store).await?;
+        sender.send(&request).await?;
+        drop(sender);
+        answer.await
+    }
+
+    /// The size of a blob in such a store.
+    ///
+    /// # Errors
+    /// As [`Session::read_blob`].
+    pub async fn blob_size(&self, store: &str, digest: &Digest) -> Result<u64, Status> {
+        let (sender, answer) = self.content("/containerd.services.content.v1.Content/Info", store).await?;
+        sender.send(&content::InfoRequest { digest: digest.to_string() }).await?;
+        drop(sender);
+        let mut answer = answer.await?;
+        let found = answer.message::<content::InfoResponse>().await?.and_then(|a| a.info);
+        while answer.bytes().await?.is_some() {}
+        let found = found.ok_or_else(|| Status::new(Code::NotFound, format!("content {digest}: not found")))?;
+        Ok(u64::try_from(found.size).unwrap_or(0))
+    }
+
+    /// Writes a blob to such a store, unless it is there.
+    ///
+    /// # Errors
+    /// The client left, or cannot write it.
+    pub async fn write_blob(&self, store: &str, blob: &Descriptor, mut source: impl Read) -> Result<(), BuildError> {
+        let (sender, answer) = self.content("/containerd.services.content.v1.Content/Write", store).await?;
+        let request = |action: content::WriteAction, offset: u64, data: Vec<u8>| content::WriteContentRequest {
+            action: action as i32,
+            r#ref: format!("buildkit-{}", blob.digest),
+            total: i64::try_from(blob.size).unwrap_or(0),
+            expected: blob.digest.to_string(),
+            offset: i64::try_from(offset).unwrap_or(0),
+            data,
+        };
+        let there = |status: &Status| status.code == Code::AlreadyExists;
+        sender.send(&request(content::WriteAction::Stat, 0, Vec::new())).await?;
+        let mut answer = match answer.await {
+            Err(status) if there(&status) => return Ok(()),
+            answer => answer?,
+        };
+        match answer.message::<content::WriteContentResponse>().await {
+            Err(status) if there(&status) => return Ok(()),
+            first => drop(first?),
+        }
+        let mut offset = 0;
+        loop {
+            let mut data = Vec::new();
+            crate::local::in_place(|| source.by_ref().take(CHUNK).read_to_end(&mut data))?;
+            let last = data.is_empty();
+            let action = if last { content::WriteAction::Commit } else { content::WriteAction::Write };
+            let length = data.len() as u64;
+            sender.send(&request(action, offset, data)).await?;
+            offset += length;
+            match answer.message::<content::WriteContentResponse>().await {
+                Err(status) if there(&status) => return Ok(()),
+                told => drop(told?),
+            }
+            if last {
+                break;
+            }
+        }
+        drop(sender);
+        while answer.bytes().await?.is_some() {}
+        Ok(())
+    }
+
+    async fn content(
+        &self,
+        path: &'static str,
+        store: &str,
+    ) -> Result<(Sender, impl Future<Output = Result<Receiver, Status>> + Send + 'static), Status> {
+        let mut metadata = HeaderMap::new();
+        set(&mut metadata, "buildkit-attachable-store-id", &[store.to_owned()]);
+        self.channel.open_call(path, metadata).await
     }
 
     /// Fetches a secret.

@@ -8,6 +8,7 @@ use wharf_solver::{Vertex, digest_of};
 use wharf_types::Reference;
 
 use crate::job::{Base, Files, Job, Value};
+use crate::local::in_place;
 use crate::progress::Step;
 use crate::session::SyncRequest;
 use crate::{BuildError, remote};
@@ -53,22 +54,26 @@ pub async fn image(
         .with_default_tag();
     let pull = job.settings.pull || attrs.get("image.resolvemode").is_some_and(|m| m == "pull");
     let wanted = platform.map(|p| format!("{}/{}", p.os, p.architecture)).unwrap_or_default();
-    let fits = |image: &wharf_image::Image| {
-        platform.is_none_or(|p| p.architecture.is_empty() || image.config.platform.architecture == p.architecture)
-    };
     let text = reference.familiar();
-    let found = builder.parts.images.hold(&text).ok().filter(|h| fits(&h.image));
+    let hold = || match platform.filter(|p| !p.architecture.is_empty()) {
+        Some(p) => {
+            let wanted = wharf_oci::image::Platform {
+                os: p.os.clone(),
+                architecture: p.architecture.clone(),
+                variant: p.variant.clone(),
+                ..wharf_oci::image::Platform::default()
+            };
+            in_place(|| builder.parts.images.hold_for(&text, &wanted))
+        }
+        None => builder.parts.images.hold(&text),
+    };
+    let found = hold().ok();
     let hold = match found {
         Some(hold) if !pull => hold,
         found => {
-            let credentials = match &job.session {
-                Some(session) => {
-                    session.credentials(reference.domain()).await.ok().filter(|(user, _)| !user.is_empty())
-                }
-                None => None,
-            };
-            match (builder.parts.pull.pull(&text, &wanted, credentials).await, found) {
-                (Ok(()), _) => builder.parts.images.hold(&text)?,
+            let login = job.login(reference.domain()).await;
+            match (builder.parts.registry.pull(&text, &wanted, login).await, found) {
+                (Ok(()), _) => hold()?,
                 // It is here, though not from a registry.
                 (Err(e), Some(hold)) if e.kind == Kind::NotFound || e.kind == Kind::NotImplemented => hold,
                 (Err(e), _) => return Err(e),

@@ -2,6 +2,7 @@
 
 pub mod auth;
 pub mod caps;
+pub mod content;
 pub mod control;
 pub mod errdefs;
 pub mod exporter;

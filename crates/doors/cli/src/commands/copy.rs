@@ -183,7 +183,7 @@ fn rename_entries(
         if let Some((uid, gid)) = owner {
             (entry.uid, entry.gid) = (uid, gid);
         }
-        writer.entry(&entry, &mut Data(&mut reader)).map_err(|e| Exit::new(chain(&e)))?;
+        writer.entry(&entry, &mut stream::EntryData(&mut reader)).map_err(|e| Exit::new(chain(&e)))?;
     }
     writer.finish().map_err(|e| Exit::new(chain(&e)))?;
     // What follows the archive's end mark belongs to it.
@@ -195,19 +195,6 @@ fn rename(name: &[u8], old: &str, new: &str) -> Vec<u8> {
     match name.strip_prefix(old.as_bytes()) {
         Some(rest) if rest.is_empty() || rest.starts_with(b"/") => [new.as_bytes(), rest].concat(),
         _ => name.to_vec(),
-    }
-}
-
-/// The present entry's data as a stream.
-struct Data<'a, 'b>(&'a mut Reader<'b>);
-
-impl Read for Data<'_, '_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let ready = self.0.data().map_err(io::Error::other)?;
-        let n = ready.len().min(buf.len());
-        buf[..n].copy_from_slice(&ready[..n]);
-        self.0.consume(n);
-        Ok(n)
     }
 }
 

@@ -64,6 +64,19 @@ impl Registries {
         Ok(self.client.search(term, limit, credentials).await?)
     }
 
+    /// The repository of a name, for who sends or fetches what is no image.
+    ///
+    /// # Errors
+    /// [`EngineError::Distribution`].
+    pub fn repository(
+        &self,
+        reference: &Reference,
+        credentials: Credentials,
+        purpose: Purpose,
+    ) -> Result<Arc<wharf_distribution::Repository>, EngineError> {
+        Ok(Arc::new(self.client.repository(reference, credentials, purpose)?))
+    }
+
     /// Asks a registry what a name means.
     ///
     /// # Errors

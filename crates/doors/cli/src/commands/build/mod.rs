@@ -4,6 +4,7 @@
 //! `DOCKER_BUILDKIT=0`, an archive on standard input, or a daemon without BuildKit, the context goes as an archive to
 //! the classic door ([`classic`]).
 
+mod blobs;
 mod classic;
 mod folder;
 mod plan;
@@ -80,6 +81,12 @@ pub fn build(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let done = solve::run(shell, &plan, &mut show);
     drop(scratch);
     let done = done?;
+    for place in plan.exports.iter().filter(|p| p.r#type == "local") {
+        if let (Some(folder), Some(manifest)) = (place.attrs.get("dest"), done.facts.get("cache.manifest")) {
+            let tag = place.attrs.get("tag").map_or("latest", String::as_str);
+            blobs::tag(Path::new(folder), tag, manifest)?;
+        }
+    }
     // As the daemon names the image, so that every command finds it by this.
     let image = done.facts.get("containerimage.digest").cloned().unwrap_or_default();
     if !m.text("iidfile").is_empty() {

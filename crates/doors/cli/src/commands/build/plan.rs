@@ -82,6 +82,8 @@ pub struct Plan {
     pub imports: Vec<CacheOptionsEntry>,
     /// Where cached steps are put.
     pub exports: Vec<CacheOptionsEntry>,
+    /// Folders of blobs that the daemon may read and write, by id.
+    pub stores: BTreeMap<String, PathBuf>,
     /// What steps may do.
     pub entitlements: Vec<String>,
     /// What comes in by standard input.
@@ -135,6 +137,7 @@ impl Plan {
         }
         plan.imports = caches(&m.list("cache-from"), "src")?;
         plan.exports = caches(&m.list("cache-to"), "dest")?;
+        plan.take_stores();
         let allowed = m.strings("allow");
         for name in allowed {
             if !["network.host", "security.insecure", "device"].contains(&name.as_str()) {
@@ -380,6 +383,31 @@ impl Plan {
         }
         (self.exporters, self.places) = wanted.into_iter().unzip();
         Ok(())
+    }
+
+    /// Caches in folders are read and written through us. One that is not there yet is left out, and told of.
+    fn take_stores(&mut self) {
+        let stores = &mut self.stores;
+        self.imports.retain_mut(|place| {
+            let Some(folder) = place.attrs.get("src").filter(|_| place.r#type == "local").map(PathBuf::from) else {
+                return true;
+            };
+            if !place.attrs.contains_key("digest") {
+                let tag = place.attrs.get("tag").map_or("latest", String::as_str);
+                let Some(digest) = super::blobs::tagged(&folder, tag) else {
+                    eprintln!("WARNING: local cache import at {} not found", folder.display());
+                    return false;
+                };
+                place.attrs.insert("digest".to_owned(), digest);
+            }
+            stores.insert(format!("local:{}", folder.display()), folder);
+            true
+        });
+        for place in self.exports.iter().filter(|p| p.r#type == "local") {
+            if let Some(folder) = place.attrs.get("dest").map(PathBuf::from) {
+                stores.insert(format!("local:{}", folder.display()), folder);
+            }
+        }
     }
 
     fn take_agent(&mut self, text: &str) -> Result<(), Exit> {

@@ -13,7 +13,7 @@ use wharf_grpc::{Call, Code, Service, Status};
 use wharf_proto_buildkit::{auth, filesync, secrets, ssh};
 
 use super::plan::{Place, Plan, Secret};
-use super::{folder, receive};
+use super::{blobs, folder, receive};
 use crate::credentials::Keeping;
 use crate::exit::go_text;
 
@@ -25,6 +25,9 @@ pub const METHODS: &[&str] = &[
     "/moby.buildkit.secrets.v1.Secrets/GetSecret",
     "/moby.sshforward.v1.SSH/CheckAgent",
     "/moby.sshforward.v1.SSH/ForwardAgent",
+    "/containerd.services.content.v1.Content/Info",
+    "/containerd.services.content.v1.Content/Read",
+    "/containerd.services.content.v1.Content/Write",
     "/grpc.health.v1.Health/Check",
 ];
 
@@ -34,6 +37,7 @@ pub struct Served {
     secrets: BTreeMap<String, Secret>,
     agents: BTreeMap<String, PathBuf>,
     places: Vec<Place>,
+    stores: BTreeMap<String, PathBuf>,
     /// Where logins are kept.
     configuration: PathBuf,
 }
@@ -58,6 +62,7 @@ impl Door {
             secrets: plan.secrets.clone(),
             agents: plan.agents.clone(),
             places: plan.places.clone(),
+            stores: plan.stores.clone(),
             configuration,
         }))
     }
@@ -106,6 +111,11 @@ impl Served {
                 let id = header(&call, "buildkit.ssh.id");
                 let path = self.agent(&id)?.clone();
                 forward(call, &path).await
+            }
+            path if path.starts_with("/containerd.services.content.v1.Content/") => {
+                let id = header(&call, "buildkit-attachable-store-id");
+                let unknown = || Status::new(Code::NotFound, format!("unknown store {id:?}"));
+                blobs::answer(self.stores.get(&id).ok_or_else(unknown)?, call).await
             }
             "/grpc.health.v1.Health/Check" => call.sender.send(&Health { status: 1 }).await,
             other => Err(Status::new(Code::Unimplemented, format!("unknown method {other}"))),

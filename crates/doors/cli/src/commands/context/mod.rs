@@ -3,9 +3,8 @@
 mod store;
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 
-use wharf_archive::Reader;
 use wharf_template::Value;
 
 use crate::config;
@@ -112,19 +111,6 @@ fn described(shell: &Shell, name: &str) -> Result<String, Exit> {
         text(file.parent().unwrap_or(&file))?,
         text(&config::tls_folder(shell.folder(), name))?,
     ))
-}
-
-/// The present entry's data as a stream.
-struct Data<'a, 'b>(&'a mut Reader<'b>);
-
-impl Read for Data<'_, '_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let ready = self.0.data().map_err(io::Error::other)?;
-        let n = ready.len().min(buf.len());
-        buf[..n].copy_from_slice(&ready[..n]);
-        self.0.consume(n);
-        Ok(n)
-    }
 }
 
 /// The pairs of `--docker`.

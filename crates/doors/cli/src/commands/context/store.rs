@@ -190,7 +190,7 @@ pub fn import(input: &mut dyn BufRead) -> Result<(Meta, TlsFiles), Exit> {
             return Err(Exit::new(format!("{name}: the file is too large")));
         }
         let mut content = Vec::new();
-        super::Data(&mut reader).take(entry.size).read_to_end(&mut content)?;
+        crate::stream::EntryData(&mut reader).take(entry.size).read_to_end(&mut content)?;
         match name.split('/').collect::<Vec<_>>().as_slice() {
             ["meta.json"] => {
                 meta = Some(serde_json::from_slice::<Meta>(&content).map_err(|e| Exit::new(e.to_string()))?);

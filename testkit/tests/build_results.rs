@@ -1,0 +1,198 @@
+//! Where results and cached steps of builds go: registries, several platforms, caches that travel.
+
+use std::path::Path;
+
+use testkit::build::{buildx_command, context, each_session, path};
+use testkit::registry::Registry;
+use testkit::{Cli, Daemon, DaemonOptions, Outcome};
+
+#[test]
+fn an_image_is_pushed_by_the_build_that_makes_it() {
+    let registry = Registry::plain();
+    each_session(|daemon, way, build| {
+        let folder = context(&[("Dockerfile", "FROM busybox\nRUN echo pushed > /f\n")]);
+        let (one, two) = (registry.name(&format!("{way}:v1")), registry.name(&format!("{way}:v2")));
+        build(&["build", "-t", &one, "--push", path(&folder)]).ok();
+        assert!(registry.content().manifests.contains_key(&(way.to_owned(), "v1".to_owned())), "{way}");
+        build(&["build", "-o", &format!("type=registry,name={two}"), path(&folder)]).ok();
+        assert!(registry.content().manifests.contains_key(&(way.to_owned(), "v2".to_owned())), "{way}");
+        daemon.docker(&["image", "rm", &one, &two]).ok();
+        assert_eq!(daemon.docker(&["run", "--rm", &one, "cat", "/f"]).ok(), "pushed", "{way}");
+        build(&["build", "--push", path(&folder)]).fails(1, "tag is needed when pushing to registry");
+    });
+}
+
+/// A Dockerfile that needs nothing of its platform but its name.
+const PLATFORMS: &[(&str, &str)] = &[
+    ("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY f-$TARGETARCH /f\nCMD [\"/f\"]\n"),
+    ("f-amd64", "for amd64"),
+    ("f-arm64", "for arm64"),
+];
+
+#[test]
+fn several_platforms_become_one_image() {
+    let registry = Registry::plain();
+    each_session(|daemon, way, build| {
+        let folder = context(PLATFORMS);
+        let name = registry.name(&format!("multi-{way}:v1"));
+        let platforms = "--platform=linux/amd64,linux/arm64";
+        build(&["build", platforms, "-t", &name, "--push", path(&folder)]).ok();
+        let key = (format!("multi-{way}"), "v1".to_owned());
+        let bytes = registry.content().manifests[&key].1.clone();
+        let index: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
+        let found: Vec<&str> = index["manifests"]
+            .as_array()
+            .expect("an index")
+            .iter()
+            .map(|m| m["platform"]["architecture"].as_str().expect("text"))
+            .collect();
+        assert_eq!(found, ["amd64", "arm64"], "{way}: {index}");
+        let id = daemon.docker(&["image", "inspect", "-f", "{{.Id}} {{.Architecture}}", &name]).ok();
+        assert!(id.ends_with(" amd64"), "{way}: {id}");
+        let dangling = daemon.docker(&["images", "-q", "-f", "dangling=true"]).ok();
+        assert_eq!(dangling, "", "{way}: the parts are no images of their own");
+        let out = tempfile::tempdir().expect("folder");
+        build(&["build", platforms, "-o", path(&out), path(&folder)]).ok();
+        for arch in ["amd64", "arm64"] {
+            let text = std::fs::read_to_string(out.path().join(format!("linux_{arch}/f"))).expect("reads");
+            assert_eq!(text, format!("for {arch}"), "{way}");
+        }
+        let file = out.path().join("oci.tar");
+        let wanted = format!("type=oci,dest={}", file.display());
+        build(&["build", platforms, "-t", "loaded:v1", "-o", &wanted, path(&folder)]).ok();
+        let said = daemon.docker(&["load", "-i", file.to_str().expect("text")]).ok();
+        assert!(said.contains("loaded:v1"), "{way}: {said}");
+        let wanted = format!("type=docker,dest={}", file.display());
+        let refused = build(&["build", platforms, "-o", &wanted, path(&folder)]);
+        refused.fails(1, "support exporting manifest lists");
+    });
+}
+
+/// Builds on a daemon by our command or by buildx; `None` where that is not installed.
+fn by(way: &str, daemon: &Daemon, arguments: &[&str]) -> Option<Outcome> {
+    let mut words = vec!["build", "--progress=plain"];
+    words.extend(arguments);
+    match way {
+        "ours" => Some(daemon.run(Cli::Ours, &words)),
+        _ => buildx_command(daemon, &words).map(testkit::run),
+    }
+}
+
+/// A daemon that has the base image of another, and nothing else.
+fn second(first: &Daemon, place: &Path) -> Daemon {
+    let file = place.join("base.tar");
+    let file = file.to_str().expect("text");
+    first.docker(&["save", "-o", file, "busybox"]).ok();
+    let daemon = Daemon::start(DaemonOptions::default());
+    daemon.docker(&["load", "-i", file]).ok();
+    daemon
+}
+
+/// Builds on one daemon, exports the cache, and builds on another, whose steps must come from it.
+fn travels(way: &str, to: &str, from: &str, place: &Path) {
+    let first = Daemon::with_image();
+    let second = second(&first, place);
+    let folder = context(&[
+        (
+            "Dockerfile",
+            "FROM busybox AS tools\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /tool\n\
+             FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /one\nCOPY --from=tools /tool /two\nRUN cat /one /two > /three\n",
+        ),
+        ("a", "1"),
+    ]);
+    let Some(done) = by(way, &first, &["--cache-to", to, "-t", "made", path(&folder)]) else { return };
+    done.ok();
+    let made = first.docker(&["run", "--rm", "made", "cat", "/three"]).ok();
+    let done = by(way, &second, &["--cache-from", from, "-t", "made", path(&folder)]).expect("it is there");
+    done.ok();
+    assert_eq!(second.docker(&["run", "--rm", "made", "cat", "/three"]).ok(), made, "{way}: {}", done.stderr);
+    // Steps of stages that are in no image come along as well (mode=max).
+    let tools = ["--cache-from", from, "--target", "tools", "-t", "tools", path(&folder)];
+    by(way, &second, &tools).expect("it is there").ok();
+    let tool = second.docker(&["run", "--rm", "tools", "cat", "/tool"]).ok();
+    assert!(made.ends_with(&tool), "{way}: {made} {tool}");
+    // What differs is made.
+    std::fs::write(folder.path().join("a"), "2").expect("written");
+    by(way, &second, &tools).expect("it is there").ok();
+    assert_ne!(second.docker(&["run", "--rm", "tools", "cat", "/tool"]).ok(), tool, "{way}");
+}
+
+#[test]
+fn cached_steps_travel_in_a_folder() {
+    for way in ["ours", "buildx"] {
+        let place = tempfile::tempdir().expect("folder");
+        let cache = place.path().join("cache");
+        let to = format!("type=local,dest={},mode=max", cache.display());
+        let from = format!("type=local,src={}", cache.display());
+        travels(way, &to, &from, place.path());
+        let left = std::fs::read_dir(cache.join("ingest")).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{way}: drafts are left");
+    }
+}
+
+#[test]
+fn cached_steps_travel_by_a_registry() {
+    for way in ["ours", "buildx"] {
+        let place = tempfile::tempdir().expect("folder");
+        let registry = Registry::plain();
+        let name = registry.name("cache:v1");
+        travels(way, &format!("type=registry,ref={name},mode=max"), &format!("type=registry,ref={name}"), place.path());
+    }
+}
+
+#[test]
+fn a_cache_that_is_damaged_or_unknown_is_left_out() {
+    let place = tempfile::tempdir().expect("folder");
+    let cache = place.path().join("cache");
+    let first = Daemon::with_image();
+    let second = second(&first, place.path());
+    let folder = context(&[("Dockerfile", "FROM busybox\nRUN echo made > /f\n")]);
+    let to = format!("type=local,dest={},mode=max", cache.display());
+    first.docker(&["build", "--cache-to", &to, path(&folder)]).ok();
+    for blob in std::fs::read_dir(cache.join("blobs/sha256")).expect("reads") {
+        let file = blob.expect("entry").path();
+        let mut bytes = std::fs::read(&file).expect("reads");
+        // Layers are changed, and what tells of them is not.
+        if !bytes.starts_with(b"{") {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(&file, bytes).expect("written");
+        }
+    }
+    let from = format!("type=local,src={}", cache.display());
+    second.docker(&["build", "-t", "after", "--cache-from", &from, path(&folder)]).ok();
+    assert_eq!(second.docker(&["run", "--rm", "after", "cat", "/f"]).ok(), "made");
+    let none = second.docker(&["build", "--cache-from", "type=local,src=/no/such", path(&folder)]);
+    assert!(none.stderr.contains("local cache import at /no/such not found"), "{}", none.stderr);
+    none.ok();
+    second
+        .docker(&["build", "--cache-to", "type=inline", path(&folder)])
+        .fails(1, "cache exporter \"inline\" is not supported");
+    second.docker(&["build", "--cache-to", "type=local", path(&folder)]).fails(1, "local cache requires a dest");
+}
+
+#[test]
+fn steps_that_want_the_same_locked_folders_do_not_wait_for_each_other_forever() {
+    let daemon = Daemon::with_image();
+    let mount = |id: &str, at: &str| format!("--mount=type=cache,sharing=locked,id={id},target=/{at}");
+    let run = |mounts: &[String], mark: &str| {
+        format!("RUN {} test ! -e /one/busy; touch /one/busy; sleep 0.2; rm /one/busy; echo {mark}\n", mounts.join(" "))
+    };
+    // One order in one build, the other in another; and one folder twice in one step.
+    let ahead = [mount("x", "one"), mount("y", "two")];
+    let back = [mount("y", "two"), mount("x", "one")];
+    let twice = [mount("x", "one"), mount("x", "again")];
+    let folders: Vec<_> = (0..6)
+        .map(|n| {
+            let mounts = [&ahead, &back, &twice][n % 3];
+            context(&[("Dockerfile", &format!("FROM busybox\n{}", run(mounts, &n.to_string())))])
+        })
+        .collect();
+    std::thread::scope(|scope| {
+        let builds: Vec<_> =
+            folders.iter().map(|f| scope.spawn(|| daemon.docker(&["build", "--no-cache", path(f)]))).collect();
+        for build in builds {
+            build.join().expect("ended").ok();
+        }
+    });
+}
