@@ -31,6 +31,8 @@ pub struct Daemon {
     name: String,
     options: DaemonOptions,
     child: Option<Child>,
+    /// The network namespace of a daemon that was killed, for the next one.
+    network: Option<fs::File>,
     foreign: Option<String>,
 }
 
@@ -62,7 +64,8 @@ impl Daemon {
         // Links have 15 characters; the process id keeps parallel test binaries apart.
         let name = format!("wk{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let foreign = std::env::var("WHARF_TEST_HOST").ok();
-        Self { folder, name, options, child: None, foreign }
+        Self { folder, name, options, child: None,
+            network: None, foreign }
     }
 
     /// The temporary folder.
@@ -110,8 +113,15 @@ impl Daemon {
     pub fn command(&self) -> Command {
         let dockerd = crate::binaries().join("dockerd");
         let mut command = if self.options.own_network {
-            let mut command = Command::new("unshare");
-            command.arg("--net").arg("--").arg(dockerd);
+            let mut command = Command::new(if self.network.is_some() { "nsenter" } else { "unshare" });
+            match &self.network {
+                Some(held) => {
+                    let held = std::os::fd::AsRawFd::as_raw_fd(held);
+                    command.arg(format!("--net=/proc/{}/fd/{held}", std::process::id()))
+                }
+                None => command.arg("--net"),
+            };
+            command.arg("--").arg(dockerd);
             command
         } else {
             Command::new(dockerd)
@@ -175,6 +185,9 @@ impl Daemon {
     /// Ends dockerd with SIGKILL. Containers go on.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
+            if self.options.own_network && self.network.is_none() {
+                self.network = fs::File::open(format!("/proc/{}/ns/net", child.id())).ok();
+            }
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::decode::{Attribute, Message, attributes, u32_at};
 use crate::encode::{F_CREATE, F_EXCL, F_REPLACE, Requests};
-use crate::{NetlinkError, Socket};
+use crate::{Family, NetlinkError, Socket};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -285,6 +285,21 @@ pub fn delete_link(r: &mut Requests, which: Which<'_>) {
     put_link(r, which, 0, 0);
 }
 
+/// Deletes a link of the calling thread's namespace, and returns when nobody finds it any more. What the kernel does
+/// after that (grace periods, 10 to 20 ms) is not waited for.
+///
+/// # Errors
+/// `ENODEV` if there is none.
+pub fn remove_link(name: &str) -> Result<(), NetlinkError> {
+    const RTNLGRP_LINK: u32 = 1;
+    let socket = Socket::with_groups(Family::Route, 1 << (RTNLGRP_LINK - 1))?;
+    let mut requests = Requests::new();
+    delete_link(&mut requests, Which::Name(name));
+    socket.call_until(&mut requests, |message| {
+        read_link_of(message, DELLINK).is_some_and(|link| link.name == name)
+    })
+}
+
 fn octets(address: IpAddr) -> ([u8; 16], usize, u8) {
     let mut bytes = [0; 16];
     match address {
@@ -375,7 +390,11 @@ fn put_route(
 }
 
 fn read_link(message: &Message<'_>) -> Option<Link> {
-    if message.kind != NEWLINK || message.payload.len() < 16 {
+    read_link_of(message, NEWLINK)
+}
+
+fn read_link_of(message: &Message<'_>, kind: u16) -> Option<Link> {
+    if message.kind != kind || message.payload.len() < 16 {
         return None;
     }
     let mut link =

@@ -24,6 +24,9 @@ const FLAG_TLVS: u16 = 0x200;
 const FLAG_INTERRUPTED: u16 = 0x10;
 const EXT_ACK_MESSAGE: u16 = 1;
 
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Which part of the kernel a socket talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -73,7 +76,7 @@ impl Socket {
             NetlinkError::Socket { action: "setsockopt", source }
         })?;
         // The kernel answers within the send; a lost answer must not hang the daemon for ever.
-        let limit = (groups == 0).then_some(Duration::from_secs(10));
+        let limit = (groups == 0).then_some(PATIENCE);
         sockopt::set_socket_timeout(&fd, Timeout::Recv, limit).map_err(failed("setsockopt"))?;
         Ok(Self { fd, sequence: 1 })
     }
@@ -108,6 +111,39 @@ impl Socket {
             }
         }
         refusal.map_or(Ok(()), Err)
+    }
+
+    /// Has one request carried out by another thread, and returns when that is done, or as soon as `enough` says so of what
+    /// is heard meanwhile: the kernel works on after it told what has happened.
+    pub(crate) fn call_until(
+        mut self,
+        requests: &mut Requests,
+        mut enough: impl FnMut(&Message<'_>) -> bool,
+    ) -> Result<(), NetlinkError> {
+        let first = self.number(requests);
+        let name = requests.name(0);
+        let bytes = requests.seal(first, |_| true).to_vec();
+        sockopt::set_socket_timeout(&self.fd, Timeout::Recv, Some(PATIENCE)).map_err(failed("setsockopt"))?;
+        let sender = self.fd.try_clone().map_err(|_| failed("dup")(Errno::MFILE))?;
+        // A request as short as this is always sent; were it not, nothing would be heard, and the limit ends the wait.
+        let work = move || {
+            let _ = rustix::net::send(&sender, &bytes, SendFlags::empty());
+        };
+        let thread = std::thread::Builder::new().name("netlink".into()).stack_size(128 * 1024).spawn(work);
+        drop(thread.map_err(|_| failed("thread")(Errno::AGAIN))?);
+        let (mut done, mut outcome) = (false, Ok(()));
+        while !done {
+            self.receive(|message| {
+                if message.kind == ERROR && message.sequence == first {
+                    done = true;
+                    outcome = refused(message, name).map_or(Ok(()), Err);
+                } else {
+                    done |= enough(message);
+                }
+                Ok(())
+            })?;
+        }
+        outcome
     }
 
     /// Sends one request and hands the messages of its answer to `each`.

@@ -35,6 +35,23 @@ fn here() -> std::os::fd::OwnedFd {
 }
 
 #[test]
+fn a_link_is_gone_for_all_when_its_removal_returns() {
+    alone(|| {
+        let home = here();
+        for _ in 0..5 {
+            let veth = Veth { name: "v0", master: None, peer: "v1", peer_mac: None, peer_netns: home.as_fd(), mtu: 1500 };
+            call(|r| route::add_veth(r, &veth)).expect("added: the name is free again");
+            route::remove_link("v1").expect("removed");
+            for name in ["v0", "v1"] {
+                let found = route::link(&mut route_socket(), Which::Name(name));
+                assert!(found.is_err_and(|e| e.is(Errno::NODEV)), "{name}");
+            }
+        }
+        assert!(route::remove_link("v1").is_err_and(|e| e.is(Errno::NODEV)));
+    });
+}
+
+#[test]
 fn a_bridge_is_made_named_addressed_and_deleted() {
     alone(|| {
         call(|r| {

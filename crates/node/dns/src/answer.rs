@@ -52,6 +52,13 @@ pub fn answer(names: &Names, client: &Client, query: &[u8], over_tcp: bool, turn
     if !client.external || client.upstreams.is_empty() {
         return reply(&message, ResponseCode::ServFail, Vec::new(), limit);
     }
+    if let Some(permits) = &client.permits {
+        let name = question.name().to_ascii().to_ascii_lowercase();
+        // Not "refused", after which some clients go on asking until their time is over.
+        if question.query_class() != DNSClass::IN || !permits(name.trim_end_matches('.')) {
+            return reply(&message, ResponseCode::NXDomain, Vec::new(), limit);
+        }
+    }
     Decision::Forward { limit }
 }
 
@@ -260,6 +267,16 @@ mod tests {
         let unknown = query("example.com.", RecordType::A, None);
         assert_eq!(answer(&names(1), &client(true), &unknown, false, 0), Decision::Forward { limit: PLAIN });
         assert_eq!(ask(&names(1), &client(false), &unknown).response_code(), ResponseCode::ServFail);
+    }
+
+    #[test]
+    fn names_that_may_not_be_asked_do_not_exist_and_local_ones_are_not_judged() {
+        let mut bound = client(true);
+        bound.permits = Some(std::sync::Arc::new(|name| name == "api.example.com"));
+        let ask_for = |name: &str| answer(&names(1), &bound, &query(name, RecordType::A, None), false, 0);
+        assert_eq!(ask_for("API.example.com."), Decision::Forward { limit: PLAIN });
+        assert_eq!(ask(&names(1), &bound, &query("a.evil.", RecordType::TXT, None)).response_code(), ResponseCode::NXDomain);
+        assert_eq!(ask(&names(1), &bound, &query("web.", RecordType::A, None)).answers().len(), 1);
     }
 
     #[test]

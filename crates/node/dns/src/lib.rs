@@ -37,6 +37,9 @@ pub struct Upstream {
 /// Told of the addresses of a forwarded name, with their lifetime in seconds, before the client is.
 pub type Observer = Arc<dyn Fn(&str, &[(IpAddr, u32)]) + Send + Sync>;
 
+/// Says whether a name may be asked of upstreams.
+pub type Permit = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// What one container is answered from.
 #[derive(Clone, Default)]
 pub struct Client {
@@ -50,6 +53,8 @@ pub struct Client {
     pub external: bool,
     /// Its namespace, from which its own upstreams are asked.
     pub netns: Option<Arc<OwnedFd>>,
+    /// Which names may be forwarded, if not all: the others do not exist.
+    pub permits: Option<Permit>,
     /// Told of forwarded answers.
     pub observer: Option<Observer>,
 }

@@ -6,6 +6,7 @@
 //! forwarding chains from dropping what this table accepts: an accept in one base chain does not beat a drop in
 //! another.
 
+mod egress;
 mod element;
 mod error;
 pub mod neighbours;
@@ -13,6 +14,7 @@ mod protocol;
 mod rules;
 mod table;
 
+pub use egress::{Destination, LOGGED, Policed};
 pub use element::{Published, elements};
 pub use error::FirewallError;
 pub use protocol::Protocol;

@@ -120,7 +120,7 @@ pub fn plan(wish: &Wish, own_table: &str, chains: &[ChainInfo], forwarding: &[Fo
             Family::Ip => wish.families.ipv4,
             Family::Ip6 => wish.families.ipv6,
             Family::Inet => wish.families.ipv4 || wish.families.ipv6,
-            Family::Other(_) => false,
+            Family::Netdev | Family::Other(_) => false,
         };
         let ours = c.family == Family::Inet && c.table == own_table;
         if !ours {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use wharf_ipam::Cidr;
 use wharf_netlink::nft::{Base, CtKey, Expr, Hook, Kind, MapType, MetaKey, PayloadBase, SetType, Verdict};
 
+use crate::egress;
 use crate::element::{BY_ADDRESS4, BY_ADDRESS6, BY_PORT4, BY_PORT6, OPEN4, OPEN6};
 
 /// How containers of a bridge are reached from outside, per family (Docker's gateway modes).
@@ -103,15 +104,17 @@ pub struct RuleSet {
     pub chains: Vec<Chain>,
 }
 
-const R0: u32 = 8;
+pub(crate) const R0: u32 = 8;
 const RTN_LOCAL: u32 = 2;
 const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 const STATUS_DST_NAT: u32 = 0x20;
 
-/// Computes the rule set for these bridges.
-pub fn rule_set(bridges: &[Bridge], families: Families) -> RuleSet {
+/// Computes the rule set for these bridges. `log` is there while containers are under egress policies: the group that
+/// hears of refusals.
+pub fn rule_set(bridges: &[Bridge], families: Families, log: Option<u16>) -> RuleSet {
     let base = |kind, hook, priority| Some(Base { kind, hook, priority, drop: false });
     let nat = destination_nat(families);
+    let [egress, input] = egress::chains(families, log);
     RuleSet {
         maps: maps(families),
         sets: sets(families),
@@ -126,7 +129,13 @@ pub fn rule_set(bridges: &[Bridge], families: Families) -> RuleSet {
             },
             Chain { name: "isolation", base: None, rules: isolation(bridges) },
             Chain { name: "direct", base: None, rules: direct(bridges, families) },
-            Chain { name: "forward", base: base(Kind::Filter, Hook::Forward, 0), rules: forward(bridges, families) },
+            egress,
+            input,
+            Chain {
+                name: "forward",
+                base: base(Kind::Filter, Hook::Forward, 0),
+                rules: forward(bridges, families, log.is_some()),
+            },
         ],
     }
 }
@@ -151,10 +160,10 @@ fn maps(families: Families) -> Vec<Map> {
 fn sets(families: Families) -> Vec<Set> {
     // Address, protocol and port, as in the maps by address.
     let port = 12 << 6 | 13;
-    let kind = |address: u32, length| SetType { key: address << 12 | port, key_length: length, timeout: false };
+    let kind = |address: u32, length| SetType { key: address << 12 | port, key_length: length, timeout: false, fields: &[] };
     let four = families.ipv4.then(|| Set { name: OPEN4, kind: kind(7, 12) });
     let six = families.ipv6.then(|| Set { name: OPEN6, kind: kind(8, 24) });
-    four.into_iter().chain(six).collect()
+    four.into_iter().chain(six).chain(egress::sets(families)).collect()
 }
 
 /// Loopback addresses never come from outside. `route_localnet`, which the bridges need for published loopback ports,
@@ -300,21 +309,23 @@ fn echo(ipv6: bool) -> Vec<Expr> {
     rule
 }
 
-fn forward(bridges: &[Bridge], families: Families) -> Vec<(Vec<Expr>, &'static str)> {
+fn forward(bridges: &[Bridge], families: Families, policed: bool) -> Vec<(Vec<Expr>, &'static str)> {
     let from = |b: &Bridge| interface(MetaKey::InputName, &b.name, true);
     let to = |b: &Bridge| interface(MetaKey::OutputName, &b.name, true);
     let scope = match (families.ipv4, families.ipv6) {
         (true, true) => Vec::new(),
         (_, only_ipv6) => family(only_ipv6),
     };
-    let known = bits(CtKey::State, ESTABLISHED_OR_RELATED);
-    let mut rules = vec![(rule([known, verdict(Verdict::Accept)]), "known connections")];
+    let mut rules = vec![(rule([known(), verdict(Verdict::Accept)]), "known connections")];
     for b in bridges {
         if !b.icc {
             rules.push((rule([from(b), to(b), translated(), verdict(Verdict::Accept)]), "published ports"));
         }
         let decision = if b.icc { Verdict::Accept } else { Verdict::Drop };
         rules.push((rule([scope.clone(), from(b), to(b), verdict(decision)]), "within a network"));
+    }
+    if policed {
+        rules.extend(egress::jumps(families));
     }
     for b in bridges.iter().filter(|b| b.internal) {
         rules.push((rule([scope.clone(), from(b), verdict(Verdict::Drop)]), "out of an internal network"));
@@ -340,11 +351,11 @@ fn forward(bridges: &[Bridge], families: Families) -> Vec<(Vec<Expr>, &'static s
     rules
 }
 
-fn rule<const N: usize>(parts: [Vec<Expr>; N]) -> Vec<Expr> {
+pub(crate) fn rule<const N: usize>(parts: [Vec<Expr>; N]) -> Vec<Expr> {
     parts.into_iter().flatten().collect()
 }
 
-fn verdict(verdict: Verdict) -> Vec<Expr> {
+pub(crate) fn verdict(verdict: Verdict) -> Vec<Expr> {
     vec![Expr::Counter, Expr::Verdict(verdict)]
 }
 
@@ -355,7 +366,7 @@ pub(crate) fn interface(key: MetaKey, name: &str, equal: bool) -> Vec<Expr> {
     vec![Expr::Meta { key, to: R0 }, Expr::Compare { from: R0, equal, value }]
 }
 
-fn family(ipv6: bool) -> Vec<Expr> {
+pub(crate) fn family(ipv6: bool) -> Vec<Expr> {
     let number = if ipv6 { 10 } else { 2 };
     vec![Expr::Meta { key: MetaKey::Family, to: R0 }, Expr::Compare { from: R0, equal: true, value: vec![number] }]
 }
@@ -382,6 +393,11 @@ fn bytes(address: IpAddr) -> Vec<u8> {
         IpAddr::V4(a) => a.octets().to_vec(),
         IpAddr::V6(a) => a.octets().to_vec(),
     }
+}
+
+/// The packet belongs to a connection that was allowed, or tells of one.
+pub(crate) fn known() -> Vec<Expr> {
+    bits(CtKey::State, ESTABLISHED_OR_RELATED)
 }
 
 /// The connection's destination was translated: it came for a published port.
@@ -416,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_bridge_is_isolated_before_it_may_go_out_and_unpublished_ports_come_last() {
-        let set = rule_set(&[bridge("a", true)], BOTH);
+        let set = rule_set(&[bridge("a", true)], BOTH, None);
         let want = [
             "known connections",
             "within a network",
@@ -431,7 +447,7 @@ mod tests {
 
     #[test]
     fn without_icc_only_published_ports_stay_reachable_within_the_network() {
-        let set = rule_set(&[bridge("a", false)], BOTH);
+        let set = rule_set(&[bridge("a", false)], BOTH, None);
         let forward = &set.chains.iter().find(|c| c.name == "forward").unwrap().rules;
         assert_eq!(forward[1].1, "published ports");
         assert_eq!(forward[2].0.last(), Some(&Expr::Verdict(Verdict::Drop)));
@@ -439,7 +455,7 @@ mod tests {
 
     #[test]
     fn cve_2020_8558_loopback_addresses_from_outside_are_dropped_before_anything_else() {
-        let set = rule_set(&[], BOTH);
+        let set = rule_set(&[], BOTH, None);
         assert_eq!(set.chains[0].name, "raw");
         assert_eq!(set.chains[0].rules.len(), 2);
         for (rule, _) in &set.chains[0].rules {
@@ -449,7 +465,7 @@ mod tests {
 
     #[test]
     fn a_switched_off_family_has_no_maps_and_no_nat() {
-        let set = rule_set(&[bridge("a", true)], Families { ipv4: false, ipv6: true });
+        let set = rule_set(&[bridge("a", true)], Families { ipv4: false, ipv6: true }, None);
         assert_eq!(set.maps.iter().map(|m| m.name).collect::<Vec<_>>(), [BY_ADDRESS6, BY_PORT6]);
         assert!(comments(&set, "postrouting").is_empty());
         assert!(comments(&set, "raw").is_empty());
@@ -459,14 +475,14 @@ mod tests {
     fn the_number_of_rules_grows_linearly_with_bridges() {
         let count = |n: usize| {
             let bridges: Vec<_> = (0..n).map(|i| bridge(&format!("b{i}"), true)).collect();
-            rule_set(&bridges, BOTH).chains.iter().map(|c| c.rules.len()).sum::<usize>()
+            rule_set(&bridges, BOTH, None).chains.iter().map(|c| c.rules.len()).sum::<usize>()
         };
         assert_eq!(count(21) - count(20), count(2) - count(1));
     }
 
     #[test]
     fn an_internal_network_is_closed_before_anything_else_is_decided() {
-        let set = rule_set(&[Bridge { internal: true, ..bridge("a", true) }, bridge("b", true)], BOTH);
+        let set = rule_set(&[Bridge { internal: true, ..bridge("a", true) }, bridge("b", true)], BOTH, None);
         let want = ["known connections", "within a network", "within a network", "out of an internal network"];
         assert_eq!(comments(&set, "forward")[..4], want);
         let nat = set.chains.iter().find(|c| c.name == "postrouting").unwrap();
@@ -477,12 +493,12 @@ mod tests {
     fn a_routed_network_is_not_translated_and_opens_its_published_ports_by_address() {
         let mut routed = bridge("a", true);
         routed.ipv4.as_mut().unwrap().mode = GatewayMode::Routed;
-        let set = rule_set(&[routed], BOTH);
+        let set = rule_set(&[routed], BOTH, None);
         assert!(comments(&set, "postrouting").is_empty());
         assert_eq!(comments(&set, "direct"), ["published ports, routed", "control messages, routed"]);
         assert!(comments(&set, "forward").contains(&"ports by the container's address"));
         assert!(
-            !comments(&rule_set(&[bridge("a", true)], BOTH), "forward").contains(&"ports by the container's address")
+            !comments(&rule_set(&[bridge("a", true)], BOTH, None), "forward").contains(&"ports by the container's address")
         );
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use wharf_netlink::nft::{Batch, Family, Place};
 use wharf_netlink::{NetlinkError, Socket};
 
-use crate::{FirewallError, Published, RuleSet, elements};
+use crate::{FirewallError, Policed, Published, RuleSet, elements};
 
 /// One daemon's table, in the network namespace in which it was opened.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl Table {
     }
 
     /// Replaces whatever the table holds, in one transaction: no packet sees a half-written table.
-    pub fn replace(&self, set: &RuleSet, published: &[Published]) -> Result<(), FirewallError> {
+    pub fn replace(&self, set: &RuleSet, published: &[Published], policed: &[Policed]) -> Result<(), FirewallError> {
         let mut batch = Batch::new();
         // Deleting what may not exist: add it first.
         batch.add_table(Family::Inet, &self.name);
@@ -55,6 +55,7 @@ impl Table {
         for (map, elements) in elements(published) {
             batch.add_elements(Family::Inet, &self.name, map, &elements);
         }
+        self.put_policed(&mut batch, policed);
         self.commit("writing table", batch)
     }
 
@@ -133,7 +134,7 @@ impl Table {
         self.commit("removing table", batch)
     }
 
-    fn commit(&self, action: &'static str, batch: Batch) -> Result<(), FirewallError> {
+    pub(crate) fn commit(&self, action: &'static str, batch: Batch) -> Result<(), FirewallError> {
         self.with(|socket| batch.commit(socket)).map_err(|source| FirewallError {
             action,
             table: self.name.clone(),

@@ -8,6 +8,8 @@ use wharf_firewall::Protocol;
 use wharf_ipam::{Cidr, MacAddress};
 use wharf_types::ContainerId;
 
+use crate::Egress;
+
 /// One published port or range, as asked for. A `-p 8000-8010:80-90` is eleven of these, each with one host port;
 /// `-p 8000-8010:80` is one with a range from which the first free port is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +71,8 @@ pub struct JoinRequest {
     pub link_local: Vec<IpAddr>,
     /// Kernel parameters of the link: names as `net.ipv4.conf.IFNAME.log_martians`, and values.
     pub sysctls: Vec<(String, String)>,
+    /// What may be reached outside of the network; everything if absent.
+    pub egress: Option<Egress>,
 }
 
 /// An endpoint that exists. Everything that a later daemon must know about it, so the engine stores it with the
@@ -99,6 +103,9 @@ pub struct Endpoint {
     pub gateway_v6: Option<Ipv6Addr>,
     /// Published ports, ordered. One without host port is reached by the container's own address only.
     pub ports: Vec<BoundPort>,
+    /// What may be reached outside of the network; everything if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 }
 
 /// A listening socket whose connections the shim relays to the container: for clients that NAT cannot serve (`::1`,

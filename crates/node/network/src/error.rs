@@ -80,6 +80,15 @@ pub enum NetworkError {
         /// The system's answer.
         source: io::Error,
     },
+    /// A policy that no rule would enforce.
+    #[error("an egress policy needs the firewall rules of every family that the network has (--iptables, --ip6tables)")]
+    EgressRules,
+    /// Packets that do not pass this host's rules.
+    #[error("an egress policy needs a bridge network")]
+    EgressDriver,
+    /// A stored policy that this daemon cannot read: better nothing than everything.
+    #[error("the egress policy cannot be read")]
+    EgressUnknown,
     /// There is no default bridge (`--bridge none`).
     #[error("network bridge not found")]
     NoDefaultNetwork,
@@ -162,7 +171,7 @@ impl HasKind for NetworkError {
             Self::NoBridge(_) | Self::NotABridge(_) | Self::NoBridgeAddress(_) => Kind::System,
             Self::BridgeName(_) | Self::Config { .. } => Kind::Invalid,
             Self::NoDefaultNetwork | Self::NoNetwork(_) => Kind::NotFound,
-            Self::NoParent(_) => Kind::Invalid,
+            Self::NoParent(_) | Self::EgressRules | Self::EgressDriver | Self::EgressUnknown => Kind::Invalid,
             Self::Unsupported | Self::Resolver(_) | Self::Sysctl { .. } => Kind::System,
             Self::PortAllocated { .. } | Self::PortBind { .. } => Kind::System,
             Self::PortsExhausted { .. } | Self::PortFamily { .. } => Kind::System,

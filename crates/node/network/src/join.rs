@@ -11,6 +11,7 @@ use wharf_types::ContainerId;
 
 use crate::links::{Base, is_filtered};
 use crate::networks::{Networks, Shared, lock};
+use crate::publish::addresses;
 use crate::sandbox::{failed, mac_of};
 use crate::{Endpoint, JoinRequest, NetworkError, netns, random, sysctl};
 
@@ -23,6 +24,16 @@ struct Target {
     ipv4: Option<Cidr>,
     ipv6: Option<Cidr>,
     announce: bool,
+}
+
+impl Target {
+    /// A name for the host's end of the link; macvlan has none.
+    fn link_name(&self) -> Result<String, NetworkError> {
+        match self.base {
+            Base::Bridge { .. } => random::link(),
+            Base::Macvlan { .. } => Ok(String::new()),
+        }
+    }
 }
 
 impl Networks {
@@ -42,14 +53,8 @@ impl Networks {
                 state.give_back(&request.network, address.address());
             }
         };
-        let made = random::id().and_then(|id| Ok((id, shared.connect(netns, container, request, &target)?)));
-        let (id, (host_link, mac)) = match made {
-            Ok(made) => made,
-            Err(e) => {
-                give_back();
-                return Err(e);
-            }
-        };
+        let prepared = random::id().and_then(|id| Ok((id, shared.mac(request, &target)?, target.link_name()?)));
+        let (id, mac, host_link) = prepared.inspect_err(|_| give_back())?;
         let endpoint = Endpoint {
             id,
             network: request.network.clone(),
@@ -63,21 +68,33 @@ impl Networks {
             ipv6: target.ipv6,
             gateway_v6: target.gateway_v6.and_then(|g| if let IpAddr::V6(g) = g { Some(g) } else { None }),
             ports: Vec::new(),
+            egress: request.egress.clone(),
         };
+        // Before there is a link: it must never have been without its policy.
+        let made = shared.police(&endpoint).and_then(|()| {
+            shared.connect(netns, request, &target, &endpoint).inspect_err(|_| {
+                if let Err(error) = shared.unpolice(&endpoint) {
+                    tracing::warn!(error = %wharf_error::Chain(&error), "cannot take back an egress policy");
+                }
+            })
+        });
+        if let Err(e) = made {
+            give_back();
+            return Err(e);
+        }
+        if endpoint.egress.is_some() {
+            // Who is to hear of refusals may have to begin to listen.
+            self.worker.refill();
+        }
         lock(&shared.state).endpoints.insert(endpoint.id.clone(), endpoint.clone());
         Ok(endpoint)
     }
 
     /// Takes an endpoint out of a namespace that goes on: link, rules, address, ports. One that is gone is success.
     pub fn leave(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let removed = netns::within(&self.shared.home, netns, || {
-            let mut inner = Socket::open(Family::Route).map_err(failed("removing link", &endpoint.link))?;
-            let mut requests = Requests::new();
-            route::delete_link(&mut requests, Which::Name(&endpoint.link));
-            match inner.call(&mut requests) {
-                Err(e) if e.is(Errno::NODEV) => Ok(()),
-                other => other.map_err(failed("removing link", &endpoint.link)),
-            }
+        let removed = netns::within(&self.shared.home, netns, || match route::remove_link(&endpoint.link) {
+            Err(e) if e.is(Errno::NODEV) => Ok(()),
+            other => other.map_err(failed("removing link", &endpoint.link)),
         });
         self.detach(endpoint).and(removed)
     }
@@ -144,28 +161,29 @@ impl Shared {
         Ok(Target { base, mtu, gateway, gateway_v6, ipv4, ipv6, announce })
     }
 
-    /// Makes the link and configures it. Returns the host's end and the Ethernet address.
+    /// The Ethernet address of an endpoint.
+    fn mac(&self, request: &JoinRequest, target: &Target) -> Result<MacAddress, NetworkError> {
+        let own = target.ipv4.or(target.ipv6).map(|c| mac_of(c.address()));
+        request.mac.or(own).map_or_else(random::mac, Ok)
+    }
+
+    /// Makes the link and configures it.
     fn connect(
         &self,
         netns: BorrowedFd<'_>,
-        container: &ContainerId,
         request: &JoinRequest,
         target: &Target,
-    ) -> Result<(String, MacAddress), NetworkError> {
-        let own = target.ipv4.or(target.ipv6).map(|c| mac_of(c.address()));
-        let mac = match request.mac.or(own) {
-            Some(mac) => mac,
-            None => random::mac()?,
-        };
-        let host_link = match target.base {
-            Base::Bridge { .. } => random::link()?,
-            Base::Macvlan { .. } => String::new(),
-        };
+        endpoint: &Endpoint,
+    ) -> Result<(), NetworkError> {
         let mut requests = Requests::new();
-        let alias = format!("wharf:{}:{container}", self.config.instance);
-        put_link(&mut requests, netns, &host_link, mac, request, target, &alias);
+        let alias = format!("wharf:{}:{}", self.config.instance, endpoint.container);
+        put_link(&mut requests, netns, &endpoint.host_link, endpoint.mac, request, target, &alias);
         lock(&self.host).call(&mut requests).map_err(failed("adding link", &request.link))?;
-        let configured = netns::within(&self.home, netns, || configure(request, target));
+        let guarded = match &endpoint.egress {
+            Some(_) => self.guard(&endpoint.host_link, &addresses(endpoint)),
+            None => Ok(()),
+        };
+        let configured = guarded.and_then(|()| netns::within(&self.home, netns, || configure(request, target)));
         if let Err(e) = configured {
             // The first failure is the one to tell; the container's end takes the host's with it.
             let _ = netns::within(&self.home, netns, || {
@@ -176,7 +194,7 @@ impl Shared {
             });
             return Err(e);
         }
-        Ok((host_link, mac))
+        Ok(())
     }
 }
 

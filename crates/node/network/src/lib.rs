@@ -8,6 +8,7 @@
 mod bridge;
 mod config;
 mod create;
+mod egress;
 mod endpoint;
 mod error;
 mod hosts;
@@ -28,6 +29,7 @@ mod sysctl;
 mod worker;
 
 pub use config::{BridgeConfig, NetworkConfig};
+pub use egress::{Allowed, Egress, EgressError, Refusal, Target};
 pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, JoinRequest, PortRequest, Relay, Sockets};
 pub use error::NetworkError;
 pub use hosts::{HostsEntry, hosts_file};

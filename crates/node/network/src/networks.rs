@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wharf_firewall::neighbours::{self, Wish};
 use wharf_firewall::{Bridge, Face, Families, GatewayMode, Published, RuleSet, Table, rule_set};
@@ -11,6 +11,7 @@ use wharf_ipam::{Cidr, MacAddress};
 use wharf_netlink::{Family, Socket};
 
 use crate::bridge::{self, Opened};
+use crate::egress::{self, Hearer, Told};
 use crate::links;
 use crate::publish::{addresses, udp_ports};
 use crate::sandbox::{Plan, Sandbox};
@@ -60,6 +61,9 @@ pub(crate) struct Shared {
     /// The rules; absent if both families are switched off.
     pub(crate) rules: Option<Rules>,
     pub(crate) state: Mutex<State>,
+    /// Who is told of refused packets.
+    pub(crate) hearer: OnceLock<Hearer>,
+    pub(crate) told: Mutex<Told>,
 }
 
 /// The table and what it must hold.
@@ -108,7 +112,10 @@ impl Networks {
             }
         }
         let rules = open_rules(&config, &nets)?;
-        let state = adopt(nets, adopted);
+        let mut state = adopt(nets, adopted);
+        if let Some(rules) = rules.as_ref().filter(|_| state.endpoints.values().any(|e| e.egress.is_some())) {
+            state.known = egress::adopt(&state.endpoints, &rules.table.learned()?);
+        }
         let plan = plan(&config, opened.as_ref());
         let home = netns::current()?;
         let shared = Shared {
@@ -120,6 +127,8 @@ impl Networks {
             filling: Mutex::new(()),
             rules,
             state: Mutex::new(state),
+            hearer: OnceLock::new(),
+            told: Mutex::default(),
             config,
         };
         shared.write_rules()?;
@@ -176,7 +185,7 @@ impl Networks {
     /// is with the last descriptor of it. An endpoint that is not attached changes nothing.
     pub fn detach(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
         let Some(endpoint) = lock(&self.shared.state).endpoints.remove(&endpoint.id) else { return Ok(()) };
-        let withdrawn = self.shared.withdraw(&endpoint);
+        let withdrawn = self.shared.withdraw(&endpoint).and(self.shared.unpolice(&endpoint));
         lock(&self.shared.state).release(&endpoint);
         if udp_ports(&endpoint).next().is_some() {
             self.worker.forget_containers(addresses(&endpoint));
@@ -204,7 +213,7 @@ impl Networks {
         }
         let rules = shared.rules.as_ref().map_or(Ok(()), |rules| {
             let neighbours = neighbours::leave(&rules.table, &lock(&rules.written).wish.tag);
-            rules.table.remove().and(neighbours)
+            rules.table.remove().and(rules.table.unguard_all()).and(neighbours)
         });
         if let Some(opened) = shared.bridge.as_ref().filter(|b| b.created)
             && shared.config.bridge.as_ref().is_some_and(|b| b.create)
@@ -228,7 +237,7 @@ fn open_rules(config: &NetworkConfig, nets: &HashMap<String, Net>) -> Result<Opt
     }
     let drop_rest = Families { ipv4: four && families.ipv4, ipv6: six && families.ipv6 };
     let wish = Wish { tag: format!("wharf:{}", config.instance), bridges: Vec::new(), families, drop_rest };
-    let written = Mutex::new(Written { set: rule_set(&[], families), wish });
+    let written = Mutex::new(Written { set: rule_set(&[], families, None), wish });
     Ok(Some(Rules { table, families, written }))
 }
 
@@ -310,9 +319,10 @@ impl Shared {
         {
             let mut written = lock(&rules.written);
             let bridges = self.bridges();
-            written.set = rule_set(&bridges, rules.families);
+            written.set = rule_set(&bridges, rules.families, self.log_group());
             written.wish.bridges = bridges.into_iter().map(|b| b.name).collect();
-            rules.table.replace(&written.set, &self.all_published(rules.families))?;
+            rules.table.replace(&written.set, &self.all_published(rules.families), &self.all_policed())?;
+            self.write_guards()?;
         }
         self.settle(rules);
         Ok(())
@@ -324,7 +334,7 @@ impl Shared {
         {
             let mut written = lock(&rules.written);
             let bridges = self.bridges();
-            let set = rule_set(&bridges, rules.families);
+            let set = rule_set(&bridges, rules.families, self.log_group());
             rules.table.change(&written.set, &set)?;
             written.set = set;
             written.wish.bridges = bridges.into_iter().map(|b| b.name).collect();

@@ -163,6 +163,7 @@ impl Shared {
             ipv6: sandbox.ipv6,
             gateway_v6: self.bridge.as_ref().and_then(|b| b.info.gateway_v6),
             ports,
+            egress: None,
         };
         let done = sandbox.enable(request.mac).and_then(|()| self.publish(&endpoint));
         if let Err(e) = done {

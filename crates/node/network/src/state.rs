@@ -7,6 +7,7 @@ use wharf_firewall::{Bridge, GatewayMode, Published};
 use wharf_ipam::{Cidr, Pool, PoolError};
 
 use crate::bridge::Opened;
+use crate::egress::Known;
 use crate::links::{Base, rules_of};
 use crate::networks::default_rules;
 use crate::ports::PortTable;
@@ -141,6 +142,8 @@ pub(crate) struct State {
     pub(crate) ready: VecDeque<Sandbox>,
     /// Addresses, by network, that neighbours may know under another Ethernet address than their own.
     pub(crate) strange: HashSet<(String, IpAddr)>,
+    /// Endpoints under policies, by id: there from before the endpoint until after it.
+    pub(crate) known: HashMap<String, Known>,
 }
 
 /// Builds the state from the networks and the containers that live already.
@@ -151,6 +154,7 @@ pub(crate) fn adopt(nets: HashMap<String, Net>, adopted: Vec<Endpoint>) -> State
         endpoints: HashMap::new(),
         ready: VecDeque::new(),
         strange: HashSet::new(),
+        known: HashMap::new(),
     };
     for endpoint in adopted {
         if let Some(net) = state.nets.get_mut(&endpoint.network) {

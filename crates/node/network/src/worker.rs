@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use wharf_error::Chain;
-use wharf_firewall::{Protocol, neighbours};
+use wharf_firewall::{LOGGED, Protocol, neighbours};
 use wharf_netlink::route::{self, Which};
-use wharf_netlink::{Family, NetlinkError, Requests, Socket, conntrack, nft};
+use wharf_netlink::{Family, NetlinkError, Requests, Socket, conntrack, nflog, nft};
 use wharf_types::ContainerId;
 
 use crate::networks::{Shared, lock};
@@ -61,7 +61,7 @@ impl Worker {
             Some(_) => Some(open_monitor(&shared.config)?),
             None => None,
         };
-        let this = Thread { shared, inbox: Arc::clone(&inbox), wake: Arc::clone(&wake), monitor, changed: None };
+        let this = Thread { shared, inbox: Arc::clone(&inbox), wake: Arc::clone(&wake), monitor, refused: None, deaf: false, changed: None };
         let thread = std::thread::Builder::new()
             .name("network".into())
             .stack_size(256 * 1024)
@@ -124,6 +124,10 @@ struct Thread {
     inbox: Arc<Mutex<Inbox>>,
     wake: Arc<OwnedFd>,
     monitor: Option<Socket>,
+    /// Where refused packets are heard of, once there are policies.
+    refused: Option<Socket>,
+    /// That could not be opened.
+    deaf: bool,
     /// When somebody last changed a chain or rule.
     changed: Option<Instant>,
 }
@@ -138,6 +142,7 @@ impl Thread {
             self.name(inbox.taken);
             self.forget(&inbox.flows);
             self.fill();
+            self.listen();
             if self.changed.is_some_and(|at| at.elapsed() >= QUIET) {
                 self.changed = None;
                 self.restore();
@@ -150,18 +155,49 @@ impl Thread {
         let timeout = self.changed.map(|at| QUIET.saturating_sub(at.elapsed()) + Duration::from_millis(1));
         let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
         let mut fds = vec![PollFd::new(&*self.wake, PollFlags::IN)];
-        if let Some(monitor) = &self.monitor {
-            fds.push(PollFd::from_borrowed_fd(monitor.as_fd(), PollFlags::IN));
-        }
+        let sockets = [&self.monitor, &self.refused];
+        fds.extend(sockets.into_iter().flatten().map(|s| PollFd::from_borrowed_fd(s.as_fd(), PollFlags::IN)));
         // An interrupted wait is a short one.
         let _ = poll(&mut fds, timeout.as_ref());
-        let heard = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+        let mut ready = fds.iter().skip(1).map(|fd| !fd.revents().is_empty());
+        let heard = self.monitor.is_some() && ready.next() == Some(true);
+        let refused = self.refused.is_some() && ready.next() == Some(true);
+        drop(ready);
         let mut counter = [0; 8];
         // EAGAIN: it was the monitor.
         let _ = rustix::io::read(&*self.wake, &mut counter);
         if heard {
             self.hear();
         }
+        if refused {
+            self.hear_refused();
+        }
+    }
+
+    /// Begins to listen for refused packets when there are policies.
+    fn listen(&mut self) {
+        let Some(group) = self.shared.log_group().filter(|_| self.refused.is_none() && !self.deaf) else { return };
+        match nflog::listen(group, LOGGED) {
+            Ok(socket) => self.refused = Some(socket),
+            Err(e) => {
+                self.deaf = true;
+                tracing::warn!(group, error = %Chain(&e), "refused packets are not told of");
+            }
+        }
+    }
+
+    fn hear_refused(&mut self) {
+        let Some(socket) = &mut self.refused else { return };
+        let mut packets = Vec::new();
+        match socket.events(|message| packets.extend(nflog::packet(message))) {
+            // More than could be told.
+            Ok(()) | Err(NetlinkError::Overrun) => {}
+            Err(e) => {
+                tracing::warn!(error = %Chain(&e), "refused packets are told of no longer");
+                (self.refused, self.deaf) = (None, true);
+            }
+        }
+        packets.iter().for_each(|packet| self.shared.refused(packet));
     }
 
     fn hear(&mut self) {

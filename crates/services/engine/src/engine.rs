@@ -26,6 +26,7 @@ use crate::images::{Capture, Images};
 use crate::init_layer::InitLayers;
 use crate::lifecycle::{Lifecycle, Saver};
 use crate::lists::Lists;
+use crate::networks::egress::Denials;
 use crate::networks::{Catalog, NetworkList};
 use crate::processes::Processes;
 use crate::registries::Registries;
@@ -173,6 +174,7 @@ impl Engine {
         let volumes = Arc::new(Volumes::open(&config, store.clone(), events.clone(), registry.clone(), plugins)?);
         let saver = Arc::new(Saver::new(store.clone(), registry.clone(), shims.clone()));
         let execs = Arc::new(Execs::new(registry.clone(), events.clone()));
+        let denials = Arc::new(Denials::new(registry.clone(), events.clone()));
         let lifecycle = Arc::new(Lifecycle {
             config: config.clone(),
             cgroup_v2,
@@ -192,8 +194,10 @@ impl Engine {
             identities: Default::default(),
             runs: AtomicU64::new(0),
             forwarders: Default::default(),
+            denials: denials.clone(),
             ending: AtomicBool::new(false),
         });
+        net.on_refusal(Box::new(move |refusal| denials.tell_packet(&refusal)));
         let background = saver.clone();
         let writer = tokio::spawn(async move { background.run().await });
         recovery::resume(&lifecycle, &registry, &shims, inventory).await?;

@@ -173,6 +173,8 @@ pub enum EngineError {
     NetworkOverlap,
     #[error("bridge driver doesn't support multiple subnets")]
     NetworkManySubnets,
+    #[error("invalid egress policy: {0}")]
+    Egress(String),
     #[error("failed to parse {label} value: {value} ({reason})")]
     NetworkOption { label: String, value: String, reason: String },
     #[error("invalid MTU value: {0}")]
@@ -524,6 +526,7 @@ impl HasKind for EngineError {
             | EngineError::NetworkRanges(_)
             | EngineError::NetworkManySubnets
             | EngineError::NetworkOption { .. }
+            | EngineError::Egress(_)
             | EngineError::NetworkMtu(_)
             | EngineError::NetworkIsolated
             | EngineError::MacvlanMode(_)

@@ -40,6 +40,14 @@ fn path(kind: &str, name: &str, rest: &str) -> String {
     format!("/{kind}/{}{rest}", escape_path(name))
 }
 
+/// The egress policy of a network or container, as options or annotations. Something allowed means that the rest is not.
+pub(crate) fn egress(m: &crate::parse::Matches) -> Vec<(String, String)> {
+    let allowed = m.strings("egress-allow").join(",");
+    let mode = if m.changed("egress") || allowed.is_empty() { m.text("egress") } else { "deny" };
+    let pairs = [("com.wharf.egress", mode.to_owned()), ("com.wharf.egress.allow", allowed)];
+    pairs.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v)).collect()
+}
+
 /// Reads `--filter` values into the API's JSON: name → value → true.
 fn filters(values: &[&str]) -> String {
     let mut all: std::collections::BTreeMap<String, std::collections::BTreeMap<&str, bool>> = Default::default();

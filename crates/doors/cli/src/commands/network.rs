@@ -96,7 +96,7 @@ pub fn create(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         ingress: m.bool("ingress"),
         config_only: m.bool("config-only"),
         config_from: (!from.is_empty()).then(|| ConfigReference { network: from.to_owned() }),
-        options: Some(map(&m.list("opt"))),
+        options: Some(map(&m.list("opt")).into_iter().chain(super::egress(m)).collect()),
         labels: Some(map(&m.list("label"))),
     };
     let body = serde_json::to_vec(&request).map_err(|e| Exit::new(e.to_string()))?;

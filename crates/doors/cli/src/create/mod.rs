@@ -192,6 +192,8 @@ fn host(m: &Matches) -> Result<HostConfig, Exit> {
         let all: BTreeSet<String> = m.list(flag).iter().map(|c| capability(c)).collect();
         some(all.into_iter().collect()).map(Words)
     };
+    let mut annotations = map_of(m.list("annotation"));
+    annotations.extend(super::commands::egress(m));
     let dns_options: Vec<&str> =
         m.given().filter(|(f, _)| matches!(f.long, "dns-option" | "dns-opt")).map(|(_, v)| v).collect();
     Ok(HostConfig {
@@ -202,7 +204,7 @@ fn host(m: &Matches) -> Result<HostConfig, Exit> {
         volume_driver: m.text("volume-driver").to_owned(),
         volumes_from: some_owned(&m.list("volumes-from")),
         console_size: Pair([0, 0]),
-        annotations: some_map(map_of(m.list("annotation"))),
+        annotations: some_map(annotations),
         cap_add: capabilities("cap-add"),
         cap_drop: capabilities("cap-drop"),
         cgroupns_mode: m.text("cgroupns").to_owned(),

@@ -54,6 +54,8 @@ pub(super) const CONTAINER_OPTIONS: &[Flag] = &[
     flag("dns-option", ' ', Kind::List, "", "Option for resolv.conf"),
     flag("dns-search", ' ', Kind::List, "", "Domain to search names in"),
     flag("domainname", ' ', Kind::Text, "", "Domain name of the container"),
+    flag("egress", ' ', Kind::Text, "", "Whether it reaches what is outside of its networks (allow|deny)"),
+    flag("egress-allow", ' ', Kind::Strings, "", "Allow a name or range all the same (api.example.com:443, 10.0.0.0/8)"),
     flag("entrypoint", ' ', Kind::Text, "", "Program to run in place of the image's"),
     flag("env", 'e', Kind::List, "", "Set a variable of the environment"),
     flag("env-file", ' ', Kind::List, "", "Read variables of the environment from a file"),

@@ -147,6 +147,8 @@ pub(super) const NETWORK_CREATE: &[Flag] = &[
     flag("config-from", ' ', Kind::Text, "", "Network to take the configuration from"),
     flag("config-only", ' ', Kind::Bool, "", "Make a configuration without a network"),
     flag("driver", 'd', Kind::Text, "bridge", "Driver to use"),
+    flag("egress", ' ', Kind::Text, "", "Whether containers reach what is outside (allow|deny)"),
+    flag("egress-allow", ' ', Kind::Strings, "", "Allow a name or range all the same (api.example.com:443, 10.0.0.0/8)"),
     flag("gateway", ' ', Kind::Strings, "", "Gateway of the subnet"),
     flag("ingress", ' ', Kind::Bool, "", "Make the swarm's routing mesh"),
     flag("internal", ' ', Kind::Bool, "", "Cut the network off from outside"),

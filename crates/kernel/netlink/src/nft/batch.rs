@@ -103,6 +103,17 @@ pub struct SetType {
     pub key_length: u32,
     /// Whether elements have a lifetime.
     pub timeout: bool,
+    /// For keys that are ranges: the lengths of the fields of which they are joined, at least two; otherwise empty.
+    pub fields: &'static [u32],
+}
+
+/// A key that is a range in each of its fields: from the first to the last, each part padded to four bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    /// The lowest of each field.
+    pub first: Vec<u8>,
+    /// The highest of each field.
+    pub last: Vec<u8>,
 }
 
 /// One element of a map, or with an empty value of a set.
@@ -227,12 +238,19 @@ impl Batch {
     /// carry a lifetime.
     pub fn add_set(&mut self, family: Family, table: &str, set: &str, kind: SetType, id: u32) {
         const TIMEOUT: u32 = 0x10;
+        const INTERVAL_CONCAT: u32 = 0x4 | 0x80;
         let r = self.begin("add set", NEWSET, F_CREATE | F_EXCL, family);
         r.attr_text(1, table);
         r.attr_text(2, set);
-        r.attr_be32(3, if kind.timeout { TIMEOUT } else { 0 });
+        let ranges = if kind.fields.is_empty() { 0 } else { INTERVAL_CONCAT };
+        r.attr_be32(3, ranges | if kind.timeout { TIMEOUT } else { 0 });
         r.attr_be32(4, kind.key);
         r.attr_be32(5, kind.key_length);
+        if !kind.fields.is_empty() {
+            r.nest(9, |r| {
+                r.nest(2, |r| kind.fields.iter().for_each(|length| r.nest(1, |r| r.attr_be32(1, *length))));
+            });
+        }
         r.attr_be32(10, id);
     }
 
@@ -251,6 +269,61 @@ impl Batch {
                 }
             });
         }
+    }
+
+    /// Adds ranges to a set of such.
+    ///
+    /// # Errors
+    /// At commit, `EEXIST` if one is there already, `ENOTEMPTY` if one begins or ends in another.
+    pub fn add_ranges(&mut self, family: Family, table: &str, set: &str, ranges: &[Range]) {
+        self.put_ranges("add ranges", NEWELEMENT, F_CREATE | F_EXCL, family, (table, set), ranges);
+    }
+
+    /// Deletes ranges of a set.
+    ///
+    /// # Errors
+    /// At commit, `ENOENT` if one is not there.
+    pub fn delete_ranges(&mut self, family: Family, table: &str, set: &str, ranges: &[Range]) {
+        self.put_ranges("delete ranges", DELELEMENT, 0, family, (table, set), ranges);
+    }
+
+    fn put_ranges(
+        &mut self,
+        name: &'static str,
+        kind: u16,
+        flags: u16,
+        family: Family,
+        (table, set): (&str, &str),
+        ranges: &[Range],
+    ) {
+        for chunk in ranges.chunks(CHUNK / 2) {
+            let r = self.begin(name, kind, flags, family);
+            r.attr_text(1, table);
+            r.attr_text(2, set);
+            r.nest(3, |r| {
+                for range in chunk {
+                    r.nest(1, |r| {
+                        value(r, 1, &range.first);
+                        value(r, 10, &range.last);
+                    });
+                }
+            });
+        }
+    }
+
+    /// Adds a chain that sees what comes in by one link, before anything else does (table family netdev). What no rule
+    /// accepts is dropped.
+    pub fn add_ingress(&mut self, table: &str, chain: &str, link: &str) {
+        let r = self.begin("add ingress chain", NEWCHAIN, F_CREATE, Family::Netdev);
+        r.attr_text(1, table);
+        r.attr_text(3, chain);
+        r.nest(4, |r| {
+            r.attr_be32(1, 0);
+            r.attr_be32(2, 0);
+            r.attr_text(3, link);
+        });
+        r.attr_be32(5, 0);
+        r.attr_text(7, "filter");
     }
 
     /// Adds a map. `id` is any number that no other map of this batch has.

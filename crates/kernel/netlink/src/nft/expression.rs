@@ -49,6 +49,8 @@ pub enum MetaKey {
     Family,
     /// Transport protocol number, 1 byte.
     Protocol,
+    /// The Ethernet type, 2 bytes.
+    EtherType,
 }
 
 /// A property of the packet's connection.
@@ -214,6 +216,7 @@ impl Expr {
                     MetaKey::OutputName => 7,
                     MetaKey::Family => 15,
                     MetaKey::Protocol => 16,
+                    MetaKey::EtherType => 1,
                 };
                 numbers(r, &[(1, *to), (2, number)]);
             }

@@ -6,9 +6,9 @@ mod batch;
 mod expression;
 mod read;
 
-pub use batch::{Base, Batch, Element, Hook, Kind, MapType, Place, SetType};
+pub use batch::{Base, Batch, Element, Hook, Kind, MapType, Place, Range, SetType};
 pub use expression::{CtKey, Expr, MetaKey, PayloadBase, Verdict};
-pub use read::{ChainInfo, Event, RuleInfo, chains, element_count, event, rules};
+pub use read::{ChainInfo, Event, RuleInfo, chains, element_count, event, lifetimes, rules};
 
 /// The packets that a table sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +19,9 @@ pub enum Family {
     Ip,
     /// IPv6.
     Ip6,
-    /// Another family (arp, bridge, netdev), which is only ever read.
+    /// What comes in by one link.
+    Netdev,
+    /// Another family (arp, bridge), which is only ever read.
     Other(u8),
 }
 
@@ -28,6 +30,7 @@ impl Family {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,
+            Self::Netdev => 5,
             Self::Ip6 => 10,
             Self::Other(n) => n,
         }
@@ -37,6 +40,7 @@ impl Family {
         match number {
             1 => Self::Inet,
             2 => Self::Ip,
+            5 => Self::Netdev,
             10 => Self::Ip6,
             n => Self::Other(n),
         }

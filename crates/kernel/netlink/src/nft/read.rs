@@ -1,5 +1,7 @@
 //! Reading chains, rules and events.
 
+use std::time::Duration;
+
 use super::{Family, SUBSYSTEM};
 use crate::decode::{Attribute, Message, attributes};
 use crate::{NetlinkError, Socket};
@@ -96,6 +98,39 @@ pub fn element_count(socket: &mut Socket, family: Family, table: &str, set: &str
             Ok(())
         },
     )
+}
+
+/// Reads the keys of a set's elements, with what is left of their lifetimes. A set that does not exist has none.
+pub fn lifetimes(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<Vec<(Vec<u8>, Duration)>, NetlinkError> {
+    let read = socket.dump(
+        |r, flags| {
+            r.begin("list elements", GETELEMENT, flags);
+            r.put(&[family.number(), 0, 0, 0]);
+            r.attr_text(1, table);
+            r.attr_text(2, set);
+        },
+        |all: &mut Vec<(Vec<u8>, Duration)>, message| {
+            let list = body(message).and_then(|(_, b)| attributes(b).find(|a| a.kind == 3));
+            all.extend(list.iter().flat_map(Attribute::nested).filter_map(|e| lifetime(&e)));
+            Ok(())
+        },
+    );
+    match read {
+        Err(e) if e.is(rustix::io::Errno::NOENT) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+/// An element's key and what is left of its lifetime.
+fn lifetime(element: &Attribute<'_>) -> Option<(Vec<u8>, Duration)> {
+    let key = element.nested().find(|a| a.kind == 1)?.nested().find(|a| a.kind == 1)?;
+    let left = element.nested().find(|a| a.kind == 5)?.be64()?;
+    Some((key.value.to_vec(), Duration::from_millis(left)))
 }
 
 /// Understands an event; `None` for those about elements, sets and generations, which change no chain.

@@ -56,6 +56,7 @@ mod tests {
             ipv6: None,
             gateway_v6: None,
             ports: Vec::new(),
+            egress: None,
         }
     }
 

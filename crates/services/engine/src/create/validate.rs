@@ -68,6 +68,8 @@ pub enum CreateError {
     Capability { list: &'static str, name: String },
     #[error("invalid Annotations: the empty string is not permitted as an annotation key")]
     Annotation,
+    #[error("{0}")]
+    Egress(String),
     #[error("invalid isolation ({0}): linux only supports 'default'")]
     Isolation(String),
     #[error("invalid option: QoS maximum {0} configuration is not supported on linux")]
@@ -150,6 +152,7 @@ impl HasKind for CreateError {
             | CreateError::RestartCountNegative
             | CreateError::Capability { .. }
             | CreateError::Annotation
+            | CreateError::Egress(_)
             | CreateError::Isolation(_)
             | CreateError::Qos(_)
             | CreateError::MinimumMemory(_)
@@ -268,6 +271,12 @@ fn host_config(host: &HostConfig) -> Result<(), CreateError> {
     capabilities("CapDrop", host.cap_drop.as_deref())?;
     if host.annotations.iter().flatten().any(|(key, _)| key.is_empty()) {
         return Err(CreateError::Annotation);
+    }
+    let policy = host.annotations.as_ref().map(crate::networks::egress::read).transpose();
+    if policy.map_err(|e| CreateError::Egress(e.to_string()))?.flatten().flatten().is_some()
+        && (host.network_mode == "host" || host.network_mode.starts_with("container:"))
+    {
+        return Err(CreateError::Egress("invalid egress policy: it needs a network of the container's own".to_owned()));
     }
     for mount in host.mounts.iter().flatten() {
         mounts::check(mount)?;

@@ -12,7 +12,7 @@ use wharf_types::ContainerId;
 use super::{Lifecycle, files, ports};
 use crate::container::{Container, ContainerRecord, Sandbox, View};
 use crate::events::Subject;
-use crate::networks::{NetworkRecord, join_request};
+use crate::networks::{NetworkRecord, egress, join_request};
 use crate::{EngineError, StartError};
 
 /// A network that a container is to be on.
@@ -105,7 +105,8 @@ impl Lifecycle {
         let taken: Vec<&str> = sandbox.endpoints.values().map(|e| e.link.as_str()).collect();
         // The container-wide address is for the network of its mode.
         let mac = if network.name == record.host.network_mode { record.config.mac_address.as_str() } else { "" };
-        let request = join_request(network, settings, mac, &sandbox.id, &taken);
+        let mut request = join_request(network, settings, mac, &sandbox.id, &taken);
+        request.egress = egress::policy(record, network).map_err(|_| NetworkError::EgressUnknown)?;
         self.networks.join(netns.as_fd(), &record.id, &request)
     }
 
@@ -160,11 +161,15 @@ impl Lifecycle {
         let netns = self.namespace(view)?;
         let mut sandbox = view.sandbox.as_deref().cloned().unwrap_or_default();
         let settings = record.networks.get(&network.name).cloned().unwrap_or_default();
+        let before = ways_out(record, &sandbox);
         let endpoint = self.join(record, network, &settings, &netns, &sandbox).map_err(EngineError::Connect)?;
         point("connect.after-join");
         sandbox.endpoints.insert(network.name.clone(), endpoint.clone());
         let named = self.change_names(record, &sandbox, &netns).map_err(EngineError::Connect);
-        let done = named.and_then(|()| self.adjust(record, &netns, &mut sandbox));
+        let done = named.and_then(|()| {
+            let rerouted = ways_out(record, &sandbox) != before;
+            self.adjust(record, &netns, &mut sandbox, rerouted)
+        });
         if let Err(e) = done {
             if let Err(error) = self.networks.leave(netns.as_fd(), &endpoint) {
                 tracing::warn!(container = %record.id, %error, "cannot take back a connection to a network");
@@ -188,14 +193,24 @@ impl Lifecycle {
         sandbox.parked.extend(endpoint.ports.iter().filter(|p| p.host_port > 0));
         point("disconnect.after-leave");
         self.change_names(record, &sandbox, &netns).map_err(EngineError::Connect)?;
-        self.adjust(record, &netns, &mut sandbox)?;
+        // The record does not tell the priority any more by which it was the way out, or was not.
+        let rerouted = endpoint.gateway.is_some() || endpoint.gateway_v6.is_some();
+        self.adjust(record, &netns, &mut sandbox, rerouted)?;
         self.written(container, &view, sandbox)
     }
 
     /// Moves default route and published ports where they belong now. The shim goes on to hold the sockets that reserve
     /// the ports, wherever they lead.
-    fn adjust(&self, record: &ContainerRecord, netns: &OwnedFd, sandbox: &mut Sandbox) -> Result<(), EngineError> {
-        self.route(record, netns, sandbox).map_err(EngineError::Connect)?;
+    fn adjust(
+        &self,
+        record: &ContainerRecord,
+        netns: &OwnedFd,
+        sandbox: &mut Sandbox,
+        rerouted: bool,
+    ) -> Result<(), EngineError> {
+        if rerouted {
+            self.route(record, netns, sandbox).map_err(EngineError::Connect)?;
+        }
         let requests = ports::requests(record);
         if requests.is_empty() {
             return Ok(());
@@ -251,6 +266,13 @@ impl Lifecycle {
             self.tell_network(action, &view.record.id, &network);
         }
     }
+}
+
+/// The endpoints by which a container's default routes go, per family.
+fn ways_out(record: &ContainerRecord, sandbox: &Sandbox) -> (Option<String>, Option<String>) {
+    let (four, six) = sandbox.gateways(|name| record.gateway_priority(name));
+    let id = |name: Option<&str>| name.and_then(|n| sandbox.endpoints.get(n)).map(|e| e.id.clone());
+    (id(four), id(six))
 }
 
 /// The file in the task folder by which a later daemon knows the container's place in its networks.

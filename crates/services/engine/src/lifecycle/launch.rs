@@ -65,7 +65,8 @@ impl Lifecycle {
                 }
             }
         }
-        if record.network_names() == ["bridge"] {
+        // A sandbox that was made before has no policy.
+        if record.network_names() == ["bridge"] && !crate::networks::egress::has_own(record) {
             return Ok(NetPlan::Bridge);
         }
         Ok(NetPlan::Networks(self.wanted(record)?))

@@ -63,6 +63,7 @@ pub struct Lifecycle {
     pub(crate) identities: Mutex<HashMap<String, Identity>>,
     pub(crate) runs: AtomicU64,
     pub(crate) forwarders: Arc<Forwarders>,
+    pub(crate) denials: Arc<crate::networks::egress::Denials>,
     /// Set when the engine shuts down: policies start nothing any more.
     pub(crate) ending: AtomicBool,
 }

@@ -19,9 +19,9 @@ use crate::container::{ContainerRecord, Sandbox, View};
 const UDP_FD: i32 = 6;
 const TCP_FD: i32 = 7;
 
-/// Whether a container asks our resolver: it is on a network that a user defined.
+/// Whether a container asks our resolver: it is on a network that a user defined, or its policy may name names.
 pub(super) fn is_resolved(sandbox: &Sandbox) -> bool {
-    sandbox.endpoints.values().any(|e| e.network != DEFAULT_NETWORK)
+    sandbox.endpoints.values().any(|e| e.network != DEFAULT_NETWORK || e.egress.is_some())
 }
 
 impl Lifecycle {
@@ -120,9 +120,12 @@ impl Lifecycle {
                 links.insert(alias.to_ascii_lowercase(), name);
             }
         }
+        let (permits, observer) = self.watch_names(record, sandbox);
+        // From its own namespace a policy would refuse the question.
+        let policed = observer.is_some();
         let upstream = |server: wharf_network::Server| Upstream {
             address: SocketAddr::new(server.address, 53),
-            from_host: server.from_host,
+            from_host: server.from_host || policed,
         };
         let outside = |e: &Endpoint| e.gateway.is_some() || e.gateway_v6.is_some();
         Client {
@@ -131,7 +134,8 @@ impl Lifecycle {
             upstreams: files::upstreams(self, record).into_iter().map(upstream).collect(),
             external: sandbox.endpoints.values().any(|e| outside(e) || self.is_external(e)),
             netns: netns.try_clone().ok().map(Arc::new),
-            observer: None,
+            permits,
+            observer,
         }
     }
 

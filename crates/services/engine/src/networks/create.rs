@@ -10,7 +10,7 @@ use wharf_metadata::{Batch, StoreError, Table};
 use wharf_network::{Cidr, Driver, GatewayMode, NetworkSpec, Subnet};
 use wharf_types::Timestamp;
 
-use super::{NAMES, NetworkList, NetworkRecord, options};
+use super::{NAMES, NetworkList, NetworkRecord, egress, options};
 use crate::events::Subject;
 use crate::{EngineError, blocking};
 
@@ -159,6 +159,15 @@ impl NetworkList {
             }
             _ => options::bridge(&record.id, request.internal, &option_map)?,
         };
+        if egress::read(&record.options)?.flatten().is_some() {
+            if record.driver != "bridge" {
+                return Err(EngineError::Egress(format!("driver {} has none: only bridge networks do", record.driver)));
+            }
+            let (four, six) = self.networks.filters();
+            if (record.ipv4 && !four) || (record.ipv6 && !six) {
+                return Err(EngineError::Egress("firewall rules are switched off (--iptables, --ip6tables)".to_owned()));
+            }
+        }
         let options::Common { mtu, link_prefix } = options::common(&option_map)?;
         let modes = match &driver {
             Driver::Bridge(b) => (b.mode_v4, b.mode_v6),

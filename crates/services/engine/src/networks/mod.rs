@@ -7,6 +7,7 @@
 mod catalog;
 mod connect;
 mod create;
+pub(crate) mod egress;
 mod list;
 mod options;
 mod record;

@@ -131,6 +131,7 @@ pub(crate) fn join_request(
         ipv6: ipam.ipv6_address.parse().ok(),
         link_local: ipam.link_local_ips.iter().flatten().filter_map(|a| a.parse().ok()).collect(),
         sysctls: option(SYSCTLS).and_then(|v| sysctls(v).ok()).unwrap_or_default(),
+        egress: None,
     }
 }
 
