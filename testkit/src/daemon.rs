@@ -64,8 +64,7 @@ impl Daemon {
         // Links have 15 characters; the process id keeps parallel test binaries apart.
         let name = format!("wk{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let foreign = std::env::var("WHARF_TEST_HOST").ok();
-        Self { folder, name, options, child: None,
-            network: None, foreign }
+        Self { folder, name, options, child: None, network: None, foreign }
     }
 
     /// The temporary folder.

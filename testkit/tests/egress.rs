@@ -52,7 +52,9 @@ fn remote(daemon: &Daemon) -> Remote {
         holder.id()
     );
     daemon.inside("sh", &["-ec", &near]).ok();
-    let far = format!("ip addr add {REMOTE}/24 dev far; ip addr add {OTHER}/24 dev far; ip link set far up; ip link set lo up");
+    let far = format!(
+        "ip addr add {REMOTE}/24 dev far; ip addr add {OTHER}/24 dev far; ip link set far up; ip link set lo up"
+    );
     let id = holder.id().to_string();
     assert!(Command::new("nsenter").args(["-t", &id, "-n", "sh", "-ec", &far]).status().expect("runs").success());
     let stop = Arc::new(AtomicBool::new(false));
@@ -125,7 +127,20 @@ fn a_network_that_denies_lets_out_what_is_allowed_by_range_and_port_and_tells_of
     let allow = format!("{REMOTE}:80,203.0.113.0/24");
     daemon.docker(&["network", "create", "--egress", "deny", "--egress-allow", &allow, "eg-net"]).ok();
     for name in ["eg-one", "eg-two"] {
-        daemon.docker(&["run", "-d", "--name", name, "--network", "eg-net", "busybox", "sh", "-c", "while :; do echo hello | nc -l -p 80; done"]).ok();
+        daemon
+            .docker(&[
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--network",
+                "eg-net",
+                "busybox",
+                "sh",
+                "-c",
+                "while :; do echo hello | nc -l -p 80; done",
+            ])
+            .ok();
     }
     assert!(reaches(&daemon, "eg-one", REMOTE, 80));
     assert!(!reaches(&daemon, "eg-one", REMOTE, 81), "another port");
@@ -145,7 +160,21 @@ fn a_network_that_denies_lets_out_what_is_allowed_by_range_and_port_and_tells_of
     assert!(told.contains("name=eg-one") && told.contains("port=81") && told.contains("protocol=tcp"), "{told}");
     // One that is connected later, and one of its own that is let out.
     daemon.docker(&["run", "-d", "--name", "eg-late", "--network", "none", "busybox", "sleep", "1000"]).ok();
-    daemon.docker(&["run", "-d", "--name", "eg-free", "--network", "eg-net", "--egress", "allow", "busybox", "sleep", "1000"]).ok();
+    daemon
+        .docker(&[
+            "run",
+            "-d",
+            "--name",
+            "eg-free",
+            "--network",
+            "eg-net",
+            "--egress",
+            "allow",
+            "busybox",
+            "sleep",
+            "1000",
+        ])
+        .ok();
     assert!(reaches(&daemon, "eg-free", REMOTE, 81));
     daemon.docker(&["rm", "-f", "eg-one", "eg-two", "eg-late", "eg-free"]).ok();
     daemon.docker(&["network", "rm", "eg-net"]).ok();
@@ -161,7 +190,8 @@ fn a_name_opens_its_addresses_for_as_long_as_its_answer_lives_and_other_names_do
     assert!(reaches(&daemon, "eg-web", "api.test", 80));
     assert!(!reaches(&daemon, "eg-web", "api.test", 81), "another port");
     assert!(!reaches(&daemon, "eg-web", "other.test", 80), "another name");
-    let told = eventually("told", || Some(denied(&daemon)).filter(|t| t.contains("host=other.test") && t.contains("port=81")));
+    let told =
+        eventually("told", || Some(denied(&daemon)).filter(|t| t.contains("host=other.test") && t.contains("port=81")));
     assert!(told.contains("name=eg-web") && told.contains("host=api.test"), "{told}");
     // What was learned outlives the engine, and its policy too.
     daemon.kill();
@@ -185,11 +215,13 @@ fn a_policy_cannot_be_left_by_another_source_address_nor_by_an_images_label() {
     let daemon = daemon();
     let _remote = remote(&daemon);
     daemon.docker(&["network", "create", "--subnet", "10.226.0.0/24", "--egress", "deny", "eg-spoof"]).ok();
-    let run = ["run", "-d", "--name", "eg-bad", "--network", "eg-spoof", "--ip", "10.226.0.10", "--cap-add", "NET_ADMIN"];
+    let run =
+        ["run", "-d", "--name", "eg-bad", "--network", "eg-spoof", "--ip", "10.226.0.10", "--cap-add", "NET_ADMIN"];
     let label = ["--label", "com.wharf.egress=allow"];
     daemon.docker(&[&run[..], &label, &["busybox", "sleep", "1000"]].concat()).ok();
     assert!(!reaches(&daemon, "eg-bad", REMOTE, 80));
-    let change = "ip addr del 10.226.0.10/24 dev eth0; ip addr add 10.226.0.11/24 dev eth0; ip route add default via 10.226.0.1";
+    let change =
+        "ip addr del 10.226.0.10/24 dev eth0; ip addr add 10.226.0.11/24 dev eth0; ip route add default via 10.226.0.1";
     daemon.docker(&["exec", "eg-bad", "sh", "-c", change]).ok();
     assert!(!reaches(&daemon, "eg-bad", REMOTE, 80), "from an address that has no policy");
     daemon.docker(&["rm", "-f", "eg-bad"]).ok();

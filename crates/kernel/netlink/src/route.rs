@@ -295,9 +295,7 @@ pub fn remove_link(name: &str) -> Result<(), NetlinkError> {
     let socket = Socket::with_groups(Family::Route, 1 << (RTNLGRP_LINK - 1))?;
     let mut requests = Requests::new();
     delete_link(&mut requests, Which::Name(name));
-    socket.call_until(&mut requests, |message| {
-        read_link_of(message, DELLINK).is_some_and(|link| link.name == name)
-    })
+    socket.call_until(&mut requests, |message| read_link_of(message, DELLINK).is_some_and(|link| link.name == name))
 }
 
 fn octets(address: IpAddr) -> ([u8; 16], usize, u8) {

@@ -39,7 +39,8 @@ fn a_link_is_gone_for_all_when_its_removal_returns() {
     alone(|| {
         let home = here();
         for _ in 0..5 {
-            let veth = Veth { name: "v0", master: None, peer: "v1", peer_mac: None, peer_netns: home.as_fd(), mtu: 1500 };
+            let veth =
+                Veth { name: "v0", master: None, peer: "v1", peer_mac: None, peer_netns: home.as_fd(), mtu: 1500 };
             call(|r| route::add_veth(r, &veth)).expect("added: the name is free again");
             route::remove_link("v1").expect("removed");
             for name in ["v0", "v1"] {

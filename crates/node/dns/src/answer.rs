@@ -275,7 +275,10 @@ mod tests {
         bound.permits = Some(std::sync::Arc::new(|name| name == "api.example.com"));
         let ask_for = |name: &str| answer(&names(1), &bound, &query(name, RecordType::A, None), false, 0);
         assert_eq!(ask_for("API.example.com."), Decision::Forward { limit: PLAIN });
-        assert_eq!(ask(&names(1), &bound, &query("a.evil.", RecordType::TXT, None)).response_code(), ResponseCode::NXDomain);
+        assert_eq!(
+            ask(&names(1), &bound, &query("a.evil.", RecordType::TXT, None)).response_code(),
+            ResponseCode::NXDomain
+        );
         assert_eq!(ask(&names(1), &bound, &query("web.", RecordType::A, None)).answers().len(), 1);
     }
 

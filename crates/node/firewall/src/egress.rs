@@ -439,14 +439,15 @@ impl Table {
         batch.delete_table(Family::Netdev, self.name());
         match self.commit("removing guards of table", batch) {
             // A kernel without the family has none either.
-            Err(e) if [wharf_netlink::Errno::NOENT, wharf_netlink::Errno::OPNOTSUPP].iter().any(|n| e.source.is(*n)) => {
+            Err(e)
+                if [wharf_netlink::Errno::NOENT, wharf_netlink::Errno::OPNOTSUPP].iter().any(|n| e.source.is(*n)) =>
+            {
                 Ok(())
             }
             other => other,
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests {

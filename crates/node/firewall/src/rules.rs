@@ -160,7 +160,8 @@ fn maps(families: Families) -> Vec<Map> {
 fn sets(families: Families) -> Vec<Set> {
     // Address, protocol and port, as in the maps by address.
     let port = 12 << 6 | 13;
-    let kind = |address: u32, length| SetType { key: address << 12 | port, key_length: length, timeout: false, fields: &[] };
+    let kind =
+        |address: u32, length| SetType { key: address << 12 | port, key_length: length, timeout: false, fields: &[] };
     let four = families.ipv4.then(|| Set { name: OPEN4, kind: kind(7, 12) });
     let six = families.ipv6.then(|| Set { name: OPEN6, kind: kind(8, 24) });
     four.into_iter().chain(six).chain(egress::sets(families)).collect()
@@ -498,7 +499,8 @@ mod tests {
         assert_eq!(comments(&set, "direct"), ["published ports, routed", "control messages, routed"]);
         assert!(comments(&set, "forward").contains(&"ports by the container's address"));
         assert!(
-            !comments(&rule_set(&[bridge("a", true)], BOTH, None), "forward").contains(&"ports by the container's address")
+            !comments(&rule_set(&[bridge("a", true)], BOTH, None), "forward")
+                .contains(&"ports by the container's address")
         );
     }
 }

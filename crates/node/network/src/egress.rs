@@ -128,7 +128,8 @@ impl FromStr for Allowed {
             (None, Some(_)) => (rest, None),
             (None, None) => rest.rsplit_once(':').map_or((rest, None), |(host, port)| (host, Some(port))),
         };
-        let port = port.map(|p| p.parse::<u16>().ok().filter(|p| *p > 0).ok_or(wrong("the port is no number from 1 to 65535")));
+        let port = port
+            .map(|p| p.parse::<u16>().ok().filter(|p| *p > 0).ok_or(wrong("the port is no number from 1 to 65535")));
         let port = port.transpose()?;
         if port.is_none() && protocol.is_some() {
             return Err(wrong("a protocol needs a port"));
@@ -223,7 +224,9 @@ fn is_of(from: IpAddr, to: &Destination) -> bool {
 /// Addresses that an answer from outside has no business to open: this machine, its links, groups.
 fn is_outside(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(a) => !(a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_unspecified() || a.is_broadcast()),
+        IpAddr::V4(a) => {
+            !(a.is_loopback() || a.is_link_local() || a.is_multicast() || a.is_unspecified() || a.is_broadcast())
+        }
         IpAddr::V6(a) => !(a.is_loopback() || a.is_unicast_link_local() || a.is_multicast() || a.is_unspecified()),
     }
 }
@@ -407,7 +410,10 @@ impl Shared {
 }
 
 /// What adopted endpoints are known to reach by names: what the table of an earlier daemon holds.
-pub(crate) fn adopt(endpoints: &HashMap<String, Endpoint>, held: &[(IpAddr, Destination, Duration)]) -> HashMap<String, Known> {
+pub(crate) fn adopt(
+    endpoints: &HashMap<String, Endpoint>,
+    held: &[(IpAddr, Destination, Duration)],
+) -> HashMap<String, Known> {
     let now = Instant::now();
     let of = |e: &Endpoint| {
         let own = addresses(e);

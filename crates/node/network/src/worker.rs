@@ -61,7 +61,15 @@ impl Worker {
             Some(_) => Some(open_monitor(&shared.config)?),
             None => None,
         };
-        let this = Thread { shared, inbox: Arc::clone(&inbox), wake: Arc::clone(&wake), monitor, refused: None, deaf: false, changed: None };
+        let this = Thread {
+            shared,
+            inbox: Arc::clone(&inbox),
+            wake: Arc::clone(&wake),
+            monitor,
+            refused: None,
+            deaf: false,
+            changed: None,
+        };
         let thread = std::thread::Builder::new()
             .name("network".into())
             .stack_size(256 * 1024)

@@ -165,7 +165,9 @@ impl NetworkList {
             }
             let (four, six) = self.networks.filters();
             if (record.ipv4 && !four) || (record.ipv6 && !six) {
-                return Err(EngineError::Egress("firewall rules are switched off (--iptables, --ip6tables)".to_owned()));
+                return Err(EngineError::Egress(
+                    "firewall rules are switched off (--iptables, --ip6tables)".to_owned(),
+                ));
             }
         }
         let options::Common { mtu, link_prefix } = options::common(&option_map)?;

@@ -96,7 +96,6 @@ impl Lifecycle {
         });
         (permit, Some(observer))
     }
-
 }
 
 impl Denials {
@@ -166,7 +165,12 @@ mod tests {
         assert_eq!(read(&map(&[(MODE, "allow")])).expect("valid"), Some(None));
         let both = read(&map(&[(MODE, "deny"), (ALLOWED, "a.example:443,10.0.0.0/8")])).expect("valid");
         assert_eq!(both.flatten().map(|e| e.allowed.len()), Some(2));
-        for wrong in [&[(MODE, "no")][..], &[(ALLOWED, "x")], &[(MODE, "allow"), (ALLOWED, "x")], &[(MODE, "deny"), (ALLOWED, "x:y")]] {
+        for wrong in [
+            &[(MODE, "no")][..],
+            &[(ALLOWED, "x")],
+            &[(MODE, "allow"), (ALLOWED, "x")],
+            &[(MODE, "deny"), (ALLOWED, "x:y")],
+        ] {
             assert!(read(&map(wrong)).is_err(), "{wrong:?}");
         }
     }
