@@ -226,3 +226,20 @@ fn a_device_or_a_fifo_in_a_container_is_described_and_never_opened() {
     assert!(done.stdout.len() < 20_000, "{} bytes", done.stdout.len());
     daemon.docker(&["rm", "-f", "odd"]).ok();
 }
+
+#[test]
+fn a_device_is_not_replaced_by_a_copy() {
+    let daemon = Daemon::with_image();
+    let made = daemon.docker(&["create", "busybox", "true"]).ok();
+    // A node of our own: were it the host's, a failure would take it away from everybody.
+    let node = daemon.folder().join("null");
+    let (mode, number) = (rustix::fs::Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 3));
+    rustix::fs::mknodat(rustix::fs::CWD, &node, rustix::fs::FileType::CharacterDevice, mode, number).expect("node");
+    let path = node.display().to_string();
+    for cli in testkit::Cli::all() {
+        let text = format!("invalid output path: \"{path}\" must be a directory or a regular file: got a device");
+        daemon.run(cli, &["cp", &format!("{made}:/bin/busybox"), &path]).fails(1, &text);
+        let kind = std::fs::symlink_metadata(&node).expect("still there").file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_char_device(&kind));
+    }
+}

@@ -54,7 +54,7 @@ fn run(invocation: &Invocation) -> Result<u8, Error> {
 fn protect() -> Result<(), Error> {
     use std::os::fd::AsFd;
     use std::os::unix::ffi::OsStringExt;
-    if wharf_sys::image::is_protected().map_err(Error::Protect)? {
+    if wharf_runtime::weaken::is_dropped("image") || wharf_sys::image::is_protected().map_err(Error::Protect)? {
         return Ok(());
     }
     let file = wharf_sys::image::open_protected(c"/proc/self/exe").map_err(Error::Protect)?;

@@ -70,7 +70,8 @@ pub fn make(root: &Path, id: &str) -> Result<Folder, Error> {
     // 0711 as runc's: traversable, not listable; the containers' own folders are closed (CVE-2021-41091).
     fs::DirBuilder::new().recursive(true).mode(0o711).create(root).map_err(file("create", root))?;
     let path = root.join(id);
-    match fs::DirBuilder::new().mode(0o700).create(&path) {
+    let mode = if wharf_runtime::weaken::is_dropped("state-mode") { 0o755 } else { 0o700 };
+    match fs::DirBuilder::new().mode(mode).create(&path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists),
         Err(e) => Err(file("create", &path)(e)),
         Ok(()) => Ok(Folder { path }),

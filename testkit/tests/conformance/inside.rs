@@ -203,7 +203,7 @@ fn each_capability_set_is_what_the_configuration_says() {
 }
 
 #[test]
-fn cve_2022_29162_inheritable_and_ambient_capabilities_are_empty_unless_asked_for() {
+fn cve_2022_24769_and_2022_29162_inheritable_and_ambient_capabilities_are_empty_unless_asked_for() {
     for field in ["CapInh", "CapAmb"] {
         assert_eq!(status_of(Bundle::new("cat /proc/self/status"), field), "0000000000000000", "{field}");
     }
@@ -360,7 +360,7 @@ fn signals_the_caller_ignores_are_not_ignored_inside() {
 }
 
 #[test]
-fn no_descriptor_of_the_runtime_is_open_inside() {
+fn cve_2015_3627_no_descriptor_of_the_runtime_is_open_inside() {
     // ls itself holds the folder open as 3.
     assert_eq!(Bundle::new("ls /proc/self/fd").run().ok(), "0\n1\n2\n3\n");
 }

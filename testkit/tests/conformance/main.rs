@@ -15,6 +15,7 @@ mod notify;
 mod rootless;
 mod specification;
 mod systemd;
+mod weakened;
 
 /// Lines `runtime test reason`: what other runtimes do otherwise.
 const DIFFERENCES: &str = include_str!("differences.txt");

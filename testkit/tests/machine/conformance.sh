@@ -6,4 +6,4 @@ mkdir -p /tmp /etc
 echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
 export WHARF_RUNTIME=/bin/wharf-runtime
 conformance --test-threads 2 --skip processes_are_shown_as_json_and_as_lines_of_ps --skip a_network_device_moves_in \
-	--skip a_scope_is_asked_for --skip an_id_mapped_bind_shows_shifted_owners --skip each_wrong_field_is_refused
+	--skip a_scope_is_asked_for --skip an_id_mapped_bind_shows_shifted_owners --skip each_wrong_field_is_refused --skip every_attack_succeeds_where

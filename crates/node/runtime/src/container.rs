@@ -272,6 +272,14 @@ impl Container {
     }
 }
 
+/// Makes the cgroup that the configuration names, with its limits, for processes that are brought back into it.
+pub fn make_cgroup(id: &str, spec: &oci::Spec) -> Result<Cgroup, Error> {
+    let layout = Layout::detect().map_err(Error::Cgroup)?;
+    let linux = spec.linux.as_ref();
+    let resources = linux.and_then(|l| l.resources.clone()).unwrap_or_default();
+    Cgroup::create(&layout, &cgroup_path(id, linux), &resources).map_err(Error::Cgroup)
+}
+
 /// Kills what is left in the cgroup of a container whose first process has ended.
 pub fn kill_rest(id: &str, spec: &oci::Spec) -> Result<(), Error> {
     let layout = Layout::detect().map_err(Error::Cgroup)?;

@@ -143,7 +143,8 @@ fn make_one(folder: &OwnedFd, name: &std::ffi::OsStr, node: &Node) -> Result<(),
 
 /// Binds a detached tree onto a file made for it.
 pub(crate) fn bind(folder: &OwnedFd, name: &std::ffi::OsStr, tree: &OwnedFd) -> rustix::io::Result<()> {
-    let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
+    let mut flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NONBLOCK;
+    flags.set(OFlags::NOFOLLOW, !crate::weaken::is_dropped("console-place"));
     let place = openat(folder, name, flags, Mode::from_raw_mode(0o644))?;
     attach(tree.as_fd(), place.as_fd())
 }

@@ -168,7 +168,9 @@ fn file_systems(plan: &InitPlan<'_>, channel: &Channel) -> Result<Option<OwnedFd
     }
     hook::run(&plan.hooks.create_container, "createContainer", &inside(plan, oci::Status::Creating))?;
     let cwd = &plan.process.spec.cwd;
-    root.make(cwd, Missing::Folder).or_fail(Stage::WorkingDirectory, || format!("mkdir {}", cwd.display()))?;
+    if !crate::weaken::is_dropped("descriptors") {
+        root.make(cwd, Missing::Folder).or_fail(Stage::WorkingDirectory, || format!("mkdir {}", cwd.display()))?;
+    }
     for mount in &plan.mounts {
         mount.finish(&root)?;
     }

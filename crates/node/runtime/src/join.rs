@@ -191,8 +191,10 @@ impl Plan<'_> {
     fn prepare(&self, channel: &Channel, cloned_into: bool) -> Result<Ready, Failure> {
         // CVE-2016-9962: processes of the container must not look into us, trace us or take our descriptors while we
         // are among them. Execve resets it.
-        rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
-            .or_fail(Stage::Process, || "make process not dumpable")?;
+        if !crate::weaken::is_dropped("dumpable") {
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+                .or_fail(Stage::Process, || "make process not dumpable")?;
+        }
         rustix::process::setsid().or_fail(Stage::Process, || "setsid")?;
         self.entrance.enter(cloned_into).or_fail(Stage::Cgroup, || "enter cgroup")?;
         self.affinity.enter_final()?;

@@ -58,6 +58,7 @@ mod rooted;
 mod rootfs;
 mod scheduling;
 mod sysctl;
+pub mod weaken;
 mod wire;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -69,7 +70,7 @@ use wharf_types::{Failure, Mount};
 
 pub use capability::names as capability_names;
 pub use console::resize;
-pub use container::{Container, Known, kill_rest, pids_of_rest, remove, start_time};
+pub use container::{Container, Known, kill_rest, make_cgroup, pids_of_rest, remove, start_time};
 pub use create::create;
 pub use options::names as mount_options;
 pub use rootfs::mount_root;

@@ -14,6 +14,7 @@ use crate::copy_up::copy_up;
 use crate::failure::{OrFail, refuse};
 use crate::options::{Options, ms};
 use crate::rooted::{Missing, Root, file_type, magic};
+use crate::weaken::is_dropped;
 
 /// A mount with its options read and its source made absolute.
 #[derive(Debug)]
@@ -242,7 +243,7 @@ impl PlannedMount<'_> {
     }
 
     fn open_target(&self, root: &Root) -> Result<OwnedFd, Failure> {
-        let ordinary = matches!(self.kind, "proc" | "sysfs");
+        let ordinary = matches!(self.kind, "proc" | "sysfs") && !is_dropped("proc-folder");
         if ordinary {
             // CVE-2019-19921, CVE-2023-27561: an image whose /proc is a link would have it mounted elsewhere.
             match root.open_without_links(self.destination) {
@@ -261,6 +262,9 @@ impl PlannedMount<'_> {
     /// Refuses to cover anything in procfs, and /proc itself by anything but a procfs: what reads and writes
     /// there would be led astray.
     fn check_procfs(&self, target: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+        if is_dropped("proc-cover") {
+            return Ok(());
+        }
         let failed = || self.failed();
         let plain: PathBuf = self.destination.components().collect();
         let is_proc = |fd| -> Result<bool, Failure> {
@@ -295,6 +299,9 @@ impl PlannedMount<'_> {
 
 /// Covers paths: files by /dev/null, folders by an empty read-only tmpfs. Paths that do not exist are left.
 pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Failure> {
+    if is_dropped("masks") {
+        return Ok(());
+    }
     let mut null: Option<OwnedFd> = None;
     let mut empty: Option<OwnedFd> = None;
     for path in paths {
@@ -324,6 +331,9 @@ pub(crate) fn mask(root: &Root, paths: &[String]) -> Result<(), Failure> {
 /// CVE-2025-31133: what is bound over masked files must really be the null device, not a link an image or a neighbour
 /// put in its place.
 fn null_device(root: &Root, failed: impl Fn() -> String) -> Result<OwnedFd, Failure> {
+    if is_dropped("null-device") {
+        return root.open(Path::new("/dev/null")).or_fail(Stage::Mount, &failed);
+    }
     let fd = root.open_without_final_link(Path::new("/dev/null")).or_fail(Stage::Mount, &failed)?;
     let stat = rustix::fs::fstat(&fd).or_fail(Stage::Mount, &failed)?;
     let char_device = FileType::from_raw_mode(stat.st_mode as RawMode) == FileType::CharacterDevice;
@@ -348,6 +358,9 @@ fn empty_folder(failed: impl Fn() -> String) -> Result<OwnedFd, Failure> {
 
 /// Makes paths read-only by binding them onto themselves. Paths that do not exist are left.
 pub(crate) fn make_read_only(root: &Root, paths: &[String]) -> Result<(), Failure> {
+    if is_dropped("masks") {
+        return Ok(());
+    }
     for path in paths {
         let failed = || format!("make path {path:?} read-only");
         let target = match root.open(Path::new(path)) {

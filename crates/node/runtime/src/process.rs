@@ -23,6 +23,7 @@ use crate::failure::{OrFail, refuse};
 use crate::host::Proc;
 use crate::notify::Agent;
 use crate::scheduling::Scheduling;
+use crate::weaken::is_dropped;
 
 /// A process with everything computed that can be.
 #[derive(Debug)]
@@ -71,6 +72,13 @@ impl<'a> ProcessPlan<'a> {
         if !spec.cwd.is_absolute() {
             return Err(refuse(Stage::Config, format!("Cwd must be an absolute path: {}", spec.cwd.display())));
         }
+        // CVE-2024-40635's kind: the number is -1 for setresuid(2), which then leaves the process what it is: root.
+        let user = &spec.user;
+        let ids = [("uid", user.uid), ("gid", user.gid)].into_iter();
+        let ids = ids.chain(user.additional_gids.iter().map(|gid| ("additionalGids", *gid)));
+        if let Some((field, id)) = ids.into_iter().find(|(_, id)| *id == u32::MAX) {
+            return Err(refuse(Stage::User, format!("process.user.{field} {id} is no id")));
+        }
         let nul = |what: &str| refuse(Stage::Config, format!("{what} contains a NUL byte"));
         let args = exec::Strings::new(&spec.args).map_err(|_| nul("process.args"))?;
         if spec.env.iter().any(|e| e.contains('\0')) {
@@ -97,7 +105,10 @@ impl<'a> ProcessPlan<'a> {
             sets: CapabilitySets {
                 effective: capability::set(&caps.effective),
                 permitted: capability::set(&caps.permitted),
-                inheritable: capability::set(&caps.inheritable),
+                inheritable: match is_dropped("capabilities") {
+                    true => capability::set(&caps.bounding),
+                    false => capability::set(&caps.inheritable),
+                },
             },
             scheduling: Scheduling::plan(spec, around.linux)?,
             labels: labels(spec)?,
@@ -134,7 +145,9 @@ impl<'a> ProcessPlan<'a> {
         streams.place(self.spec)?;
         let mut kept = kept.to_vec();
         kept.extend(self.agent.iter().map(Agent::raw));
-        descriptor::close_others(3 + self.preserve_fds, &kept).or_fail(Stage::Process, || "close descriptors")?;
+        if !is_dropped("descriptors") {
+            descriptor::close_others(3 + self.preserve_fds, &kept).or_fail(Stage::Process, || "close descriptors")?;
+        }
         let early_directory = self.enter_directory();
         if !self.limited_by_caller {
             // Before the rights to raise a limit are given up.
@@ -178,6 +191,7 @@ impl<'a> ProcessPlan<'a> {
         // CVE-2024-21626: a path through /proc/self/fd leads out of the container if a descriptor of the host is open.
         // None is, and where we are has a name inside all the same only if it is inside.
         match rustix::process::getcwd(Vec::new()) {
+            _ if is_dropped("descriptors") => Ok(()),
             Ok(path) if path.to_bytes().starts_with(b"/") => Ok(()),
             Ok(_) | Err(Errno::NOENT) => Err(refuse(
                 Stage::WorkingDirectory,

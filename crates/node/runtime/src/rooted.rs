@@ -13,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, RawMode, ResolveFlags, openat, openat2};
 use rustix::io::{Errno, Result};
 
+use crate::weaken::is_dropped;
+
 /// A container's root folder.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -87,7 +89,15 @@ impl Root {
     }
 
     fn open_at_once(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
+        let mut path = path;
+        if is_dropped("beneath") {
+            resolve = more;
+            path = path.strip_prefix("/").unwrap_or(path);
+            if path.as_os_str().is_empty() {
+                path = Path::new(".");
+            }
+        }
         // EAGAIN: something on the way was renamed while a ".." was resolved.
         for _ in 0..64 {
             match openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
@@ -131,7 +141,8 @@ impl Root {
                 continue;
             }
             let here = stack.last().unwrap_or(&self.fd).as_fd();
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let mut flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            flags.set(OFlags::NOFOLLOW, !is_dropped("beneath"));
             let next = match openat(here, &part, flags, Mode::empty()) {
                 Err(Errno::NOENT) if missing != Missing::Fail => {
                     let folder = !rest.is_empty() || missing == Missing::Folder;

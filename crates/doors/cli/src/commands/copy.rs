@@ -134,6 +134,7 @@ fn from_container(shell: &Shell, container: &str, path: &str, target: &str, o: &
     if target == "-" {
         return stream::copy(&mut answer, true);
     }
+    refuse_device(target)?;
     let is_folder =
         stat_of(answer.head.header("x-docker-container-path-stat")).is_some_and(|s| s.mode & DIRECTORY != 0);
     let there = fs::metadata(target).ok().map(|t| t.is_dir());
@@ -156,6 +157,16 @@ fn from_container(shell: &Shell, container: &str, path: &str, target: &str, o: &
         shell.warn(&format!("Successfully copied {} to {target}", size::decimal_short(copied as f64)));
     }
     Ok(())
+}
+
+/// A device is no place to copy to: extracting would put a file in its place, for everybody who uses it.
+fn refuse_device(target: &str) -> Result<(), Exit> {
+    let kind = fs::metadata(target).map(|there| there.file_type());
+    if !kind.is_ok_and(|kind| kind.is_char_device() || kind.is_block_device()) {
+        return Ok(());
+    }
+    let target = crate::value::quoted(target);
+    Err(Exit::new(format!("invalid output path: {target} must be a directory or a regular file: got a device")))
 }
 
 fn chain(e: &dyn std::error::Error) -> String {

@@ -1,0 +1,76 @@
+//! Each attack succeeds where the protection against it is dropped: else its test would prove nothing. The cases of [`crate::attacks`] are
+//! run again by this very program, on a runtime that is told by `WHARF_WEAKEN` what to leave out; they must fail. Needs a runtime built
+//! with `--features inject`, as `make binaries` does.
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::bundle::is_ours;
+
+/// Protection, and a case that must fail without it.
+const PAIRS: &[(&str, &str)] = &[
+    ("beneath", "attacks::cve_2021_30465_a_mount_destination_that_is_a_link_stays_inside"),
+    ("proc-folder", "attacks::cve_2019_19921_and_2023_27561_a_proc_that_is_a_link_is_refused"),
+    ("proc-cover", "attacks::cve_2019_16884_nothing_is_mounted_over_or_into_proc"),
+    ("null-device", "attacks::cve_2025_31133_a_false_null_device_is_not_bound_over_masked_paths"),
+    ("console-place", "attacks::cve_2025_52565_the_terminal_is_not_bound_through_a_link"),
+    (
+        "masks",
+        "attacks::cve_2015_3630_2017_16539_and_2018_10892_hidden_paths_of_proc_and_sys_show_nothing_and_take_nothing",
+    ),
+    (
+        "capabilities",
+        "inside::cve_2022_24769_and_2022_29162_inheritable_and_ambient_capabilities_are_empty_unless_asked_for",
+    ),
+    ("descriptors", "attacks::cve_2024_21626_a_directory_through_a_leaked_descriptor_does_not_lead_out"),
+    // A process that is added holds no folder, so that there is nothing to leak without this protection either.
+    ("image", "attacks::cve_2019_5736_the_runtime_cannot_be_overwritten_when_it_is_made_to_execute_itself"),
+    ("dumpable", "attacks::cve_2016_9962_a_process_that_is_added_cannot_be_looked_into_before_it_runs_its_program"),
+    ("state-mode", "attacks::cve_2021_41091_the_state_folder_is_closed_to_others"),
+];
+
+/// What libtest says of a case that ran and failed.
+const FAILED: i32 = 101;
+
+/// Runs one case and gives the exit code of its program; what hangs is ended and gives none.
+fn case(name: &str, weaken: &str) -> (Option<i32>, String) {
+    let program = std::env::current_exe().expect("our own path");
+    let output = tempfile::NamedTempFile::new().expect("file");
+    let mut child = Command::new(program)
+        .args(["--exact", name, "--test-threads=1"])
+        .env("WHARF_WEAKEN", weaken)
+        .stdin(Stdio::null())
+        .stdout(output.reopen().expect("file"))
+        .stderr(output.reopen().expect("file"))
+        .spawn()
+        .expect("spawned");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let code = loop {
+        if let Some(status) = child.try_wait().expect("waited") {
+            break status.code();
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("killed");
+            child.wait().expect("waited");
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    (code, std::fs::read_to_string(output.path()).unwrap_or_default())
+}
+
+#[test]
+fn every_attack_succeeds_where_its_protection_is_dropped() {
+    if !is_ours() {
+        println!("SKIP: other runtimes cannot be weakened");
+        return;
+    }
+    let mut wrong = Vec::new();
+    for (protection, name) in PAIRS {
+        let (code, said) = case(name, protection);
+        if code != Some(FAILED) || !said.contains("1 failed") {
+            wrong.push(format!("{name} without {protection}: {code:?}\n{said}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
