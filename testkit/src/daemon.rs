@@ -20,6 +20,8 @@ pub struct DaemonOptions {
     /// Whether the daemon, and with it everything it starts, gets a network namespace of its own: for tests that change
     /// foreign firewall rules or claim fixed ports. Clients then use [`Daemon::inside`].
     pub own_network: bool,
+    /// Whether the exec root is on a tmpfs, as `/run` is on hosts with systemd and often is not on test machines.
+    pub in_memory: bool,
 }
 
 /// A running (or killed) dockerd under test. Dropping it stops it and its containers and removes its folder.
@@ -28,6 +30,7 @@ pub struct DaemonOptions {
 /// to see it pass on a real dockerd. Tests that kill or inspect their daemon need one of their own.
 pub struct Daemon {
     folder: tempfile::TempDir,
+    memory: Option<tempfile::TempDir>,
     name: String,
     options: DaemonOptions,
     child: Option<Child>,
@@ -64,7 +67,9 @@ impl Daemon {
         // Links have 15 characters; the process id keeps parallel test binaries apart.
         let name = format!("wk{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let foreign = std::env::var("WHARF_TEST_HOST").ok();
-        Self { folder, name, options, child: None, network: None, foreign }
+        let in_memory = || tempfile::Builder::new().prefix("wk").tempdir_in("/dev/shm").expect("a folder in memory");
+        let memory = options.in_memory.then(in_memory);
+        Self { folder, memory, name, options, child: None, network: None, foreign }
     }
 
     /// The temporary folder.
@@ -84,7 +89,7 @@ impl Daemon {
 
     /// The exec root.
     pub fn exec_root(&self) -> PathBuf {
-        self.folder().join("r")
+        self.memory.as_ref().map_or_else(|| self.folder(), |memory| memory.path()).join("r")
     }
 
     /// The socket.

@@ -295,7 +295,7 @@ fn number(variable: &str, default: usize) -> usize {
 }
 
 fn bench() -> Result<(), String> {
-    let daemon = Daemon::start(DaemonOptions::default());
+    let daemon = Daemon::start(DaemonOptions { in_memory: true, ..DaemonOptions::default() });
     testkit::base_image(&daemon);
     let cli = Cli::Ours.program().ok_or("our docker is not built")?;
     let config = daemon.folder().join("config");

@@ -33,6 +33,8 @@ pub(super) struct Launched {
     pub(super) rootfs: Vec<Mount>,
     pub(super) sandbox: Option<Arc<Sandbox>>,
     pub(super) process: Arc<Process>,
+    /// Whether the shim holds a network namespace that was made for this container.
+    pub(super) own_netns: bool,
 }
 
 /// How a container gets its network; the joined container is looked up before anything is done.
@@ -152,7 +154,10 @@ impl Lifecycle {
         let sandbox = attached.sandbox.clone().map(Arc::new);
         let spawned = self.spawn(record, plan, attached, log, runtime, joined, identity, sources);
         match spawned {
-            Ok((shim, process)) => Ok(Launched { shim, rootfs, sandbox, process: Arc::new(process) }),
+            Ok((shim, process)) => {
+                let own_netns = !matches!(plan, NetPlan::Host | NetPlan::Container(..));
+                Ok(Launched { shim, rootfs, sandbox, process: Arc::new(process), own_netns })
+            }
             Err(e) => {
                 self.undo_launch(record, sandbox.as_deref());
                 Err(e)
@@ -247,9 +252,6 @@ impl Lifecycle {
         });
         let shim = shim.map_err(StartError::Task)?;
         point("start.after-spawn");
-        if netns.is_some() {
-            self.make_netns_link(record, shim.pid());
-        }
         Ok((shim, built.process.unwrap_or_default()))
     }
 
@@ -296,7 +298,7 @@ impl Lifecycle {
         self.config.exec_root.join("netns").join(record.id.short())
     }
 
-    fn make_netns_link(&self, record: &ContainerRecord, shim: u32) {
+    pub(super) fn make_netns_link(&self, record: &ContainerRecord, shim: u32) {
         let link = self.netns_link(record);
         let _ = std::fs::remove_file(&link);
         if let Err(error) = std::os::unix::fs::symlink(format!("/proc/{shim}/fd/5"), &link) {

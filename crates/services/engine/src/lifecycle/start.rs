@@ -109,7 +109,14 @@ impl Lifecycle {
     }
 
     async fn run(&self, container: &Container, launched: &Launched, request: CreateRequest) -> Result<u32, TaskError> {
-        launched.shim.create(request).await?;
+        // The link is made while the shim works.
+        let link = async {
+            if launched.own_netns {
+                self.make_netns_link(&container.view().record, launched.shim.pid());
+            }
+        };
+        let (created, ()) = tokio::join!(launched.shim.create(request), link);
+        created?;
         point("start.after-create");
         let view = container.publish(|v| v.starting = Some(launched.shim.clone()));
         if view.record.host.log_config.r#type == "none" {
