@@ -545,10 +545,13 @@ fn stubs(job: &Job, rootfs: &Snapshot, places: &[String]) -> Vec<PathBuf> {
     let mut missing: Vec<PathBuf> = Vec::new();
     for place in places {
         let path = tree.follow(Path::new(place));
-        if tree.look(&path).is_none() {
-            missing.push(path);
-        }
+        // What leads there is made as well.
+        let absent = path.ancestors().take_while(|p| tree.look(p).is_none());
+        missing.extend(absent.map(Path::to_path_buf));
     }
+    // What is in a folder goes before it.
+    missing.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+    missing.dedup();
     missing
 }
 

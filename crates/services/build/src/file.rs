@@ -226,8 +226,12 @@ fn copy_action(job: &Job, op: &pb::FileActionCopy, source: &Tree, tree: &Tree) -
     } else {
         vec![PathBuf::from(format!("/{}", op.src.trim_start_matches('/')))]
     };
-    if paths.is_empty() && !op.allow_empty_wildcard {
-        return Err(BuildError::invalid(format!("{}: not found", format_args!("\"{}\"", op.src))));
+    // Wildcards may fit nothing; a name that is not there is a mistake.
+    if paths.is_empty() && !(op.allow_empty_wildcard && wharf_dockerfile::ignore::has_wildcard(&op.src)) {
+        return Err(BuildError::new(
+            wharf_error::Kind::NotFound,
+            format!("failed to compute cache key: failed to calculate checksum of ref: \"{}\": not found", op.src),
+        ));
     }
     let _ = job;
     for path in paths {

@@ -366,9 +366,6 @@ impl<'a> Lower<'a> {
             config.config.env.push(format!("PATH={}", dispatch::PATH));
         }
         let absolute = config.config.working_dir.starts_with('/');
-        if config.config.working_dir.is_empty() {
-            config.config.working_dir = "/".to_owned();
-        }
         Ok(State { config, absolute_workdir: absolute, ..State::default() })
     }
 

@@ -217,7 +217,8 @@ impl Lower<'_> {
                 mode: 0o755,
                 make_parents: true,
                 timestamp: -1,
-                ..pb::FileActionMkDir::default()
+                // The folder belongs to whom the image's steps run as.
+                owner: Some(&state.config.config.user).filter(|u| !u.is_empty()).map(|u| chown_of(u)),
             };
             self.file_operation(state, vec![(pb::FileActionAction::Mkdir(mkdir), None)], name, range);
         }
