@@ -137,10 +137,13 @@ fn config(json: &str) -> Vec<String> {
     keys.iter().filter(|k| !empty(&all[**k])).map(|k| format!("{k}: {}", all[*k])).collect()
 }
 
+/// Runs a client with arguments.
+type Client<'a> = Box<dyn Fn(&[&str]) -> Outcome + 'a>;
+
 /// A daemon that builds.
 struct Place<'a> {
-    build: Box<dyn Fn(&[&str]) -> Outcome + 'a>,
-    docker: Box<dyn Fn(&[&str]) -> Outcome + 'a>,
+    build: Client<'a>,
+    docker: Client<'a>,
     base: BTreeMap<String, String>,
 }
 
