@@ -334,3 +334,14 @@ fn disk_usage_in_full_takes_a_format() {
     daemon.docker(&["rm", "dc"]).ok();
     daemon.docker(&["volume", "rm", "dv"]).ok();
 }
+
+/// Texts are those of dockerd 28.5 on a file system without project quotas.
+#[test]
+fn a_bound_on_a_containers_layer_is_refused_where_it_cannot_be_kept() {
+    let daemon = Daemon::with_image();
+    daemon
+        .docker(&["create", "--storage-opt", "size=1G", "busybox", "true"])
+        .fails(1, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option");
+    daemon.docker(&["create", "--storage-opt", "foo=1G", "busybox", "true"]).fails(1, "Unknown option foo");
+    assert_eq!(daemon.docker(&["ps", "-aq"]).ok(), "");
+}

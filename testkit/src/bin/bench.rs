@@ -4,13 +4,17 @@
 //! alternate between the engines, so that a change in the host's load touches both.
 //!
 //! Environment: `PEER=unix:///…` the peer's socket (without it only ours is measured), `PEER_CLI` its command line (default: `docker`
-//! on PATH), `ROUNDS` (default 15), `SETTLE` seconds before memory is read (default 10), `ONLY` a part of the names to run.
+//! on PATH), `ROUNDS` (default 15), `SETTLE` seconds before memory is read (default 10), `ONLY` a part of the names to run,
+//! `ROWS=images` for the rows of images in place of the others.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+
+#[path = "bench/images.rs"]
+mod images;
 
 use testkit::registry::{Registry, layer};
 use testkit::{Cli, Daemon, DaemonOptions, Rest};
@@ -312,6 +316,9 @@ fn bench() -> Result<(), String> {
     let only = std::env::var("ONLY").unwrap_or_default();
     let wanted = |name: &str| name.contains(&only);
     println!("{:<44} {:>10} {:>10} {:<5}{:>9}", "", "wharf", if engines.len() > 1 { "peer" } else { "" }, "", "ratio");
+    if std::env::var("ROWS").is_ok_and(|rows| rows == "images") {
+        return images::rows(&engines, number("ROUNDS", 15), &wanted);
+    }
     timings(&engines, number("ROUNDS", 15), &wanted)?;
     if wanted("memory") {
         memory(&engines, Duration::from_secs(number("SETTLE", 10) as u64))?;

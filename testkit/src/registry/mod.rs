@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 pub use http::{Answer, Ask};
-pub use seed::{Seeded, digest_of, layer, layer_of, tar_of};
+pub use seed::{Layer, Seeded, digest_of, layer, layer_of, tar_of};
 
 /// How a client must log in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,13 +11,44 @@ use wharf_api_server::backend::{
 };
 use wharf_api_types as api;
 use wharf_api_types::query;
+use wharf_engine::check::{self, Outcome};
 use wharf_engine::events::Event;
 use wharf_error::Kind;
+use wharf_image::{Fault, Finding, Subject};
 use wharf_types::Timestamp;
 
 use super::bodies::{BodyReader, BodyWriter};
 use super::images::summary;
 use super::{Joined, blocking, later, ready};
+
+fn store_finding(finding: Finding, images: Vec<String>, outcome: &Outcome) -> api::StoreFinding {
+    let (kind, subject) = match finding.subject {
+        Subject::Blob(blob) => ("blob", blob.digest.to_string()),
+        Subject::Layer(chain) => ("layer", chain.to_string()),
+    };
+    let fault = match finding.fault {
+        Fault::Missing => "missing",
+        Fault::Damaged => "damaged",
+    };
+    let words = match outcome {
+        Outcome::Found => String::new(),
+        Outcome::Fetched(from) => format!("fetched again from {from}"),
+        Outcome::Unpacked => "unpacked anew".to_owned(),
+        Outcome::Dropped(ids) => {
+            let ids: Vec<&str> = ids.iter().map(wharf_image::ImageId::short).collect();
+            format!("cannot be had, so removed: {}", ids.join(", "))
+        }
+        Outcome::Kept(reason) => format!("cannot be had, and containers use it: {reason}"),
+    };
+    api::StoreFinding {
+        kind: kind.to_owned(),
+        subject,
+        fault: fault.to_owned(),
+        images,
+        mended: outcome.is_mended(),
+        outcome: words,
+    }
+}
 
 impl SystemBackend for Joined {
     fn version(&self) -> Reply<'_, api::Version> {
@@ -41,6 +72,22 @@ impl SystemBackend for Joined {
                 containers: query.containers.then(|| engine.lists.disk_usage()),
                 volumes: query.volumes.then(|| engine.volumes.disk_usage()),
                 build_cache: query.build_cache.then(Vec::new),
+            })
+        })
+    }
+
+    fn check(&self, repair: bool) -> Reply<'_, api::StoreCheck> {
+        let engine = self.0.clone();
+        Box::pin(async move {
+            let report =
+                check::check(&engine.images, &engine.registries, repair).await.map_err(|e| ApiError::of(&e))?;
+            let findings =
+                report.findings.into_iter().map(|(finding, images, outcome)| store_finding(finding, images, &outcome));
+            Ok(api::StoreCheck {
+                blobs: report.blobs as i64,
+                bytes: report.bytes as i64,
+                layers: report.layers as i64,
+                findings: findings.collect(),
             })
         })
     }

@@ -197,6 +197,8 @@ pub trait SystemBackend: Send + Sync {
     fn info(&self) -> Reply<'_, api::Info>;
     /// Counts what is stored.
     fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage>;
+    /// Checks the image store, and mends it if asked to (Wharf extra).
+    fn check(&self, repair: bool) -> Reply<'_, api::StoreCheck>;
     /// What the process tells of itself under `/debug/vars`; `None` unless the daemon runs with debug.
     fn debug_vars(&self) -> Option<serde_json::Value>;
 }

@@ -13,6 +13,7 @@ pub enum Endpoint {
     Version,
     Info,
     DiskUsage,
+    StoreCheck,
     Auth,
     Events,
     /// What the process tells of itself.
@@ -192,6 +193,7 @@ pub const TABLE: &[Row] = {
         any("GET", "/info", Info),
         any("GET", "/version", Version),
         any("GET", "/system/df", DiskUsage),
+        any("POST", "/system/check", StoreCheck),
         any("POST", "/auth", Auth),
         // volumes
         any("GET", "/volumes", VolumeList),

@@ -15,6 +15,7 @@
 
 mod arrival;
 mod change;
+mod check;
 mod data;
 mod error;
 mod expand;
@@ -35,6 +36,7 @@ mod unpack;
 
 pub use arrival::{Arrival, ArrivingLayer, Unpacking};
 pub use change::change;
+pub use check::{Checked, Fault, Finding, Subject};
 pub use data::{Details, HistoryEntry, Image, ImageId, Names, Summary};
 pub use error::ImageError;
 pub use import::{ImportRequest, this_platform};

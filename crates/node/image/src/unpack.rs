@@ -317,12 +317,12 @@ impl Shared {
     }
 
     /// Layers from a chain id down to the lowest.
-    fn depth(&self, chain: &Digest) -> usize {
+    pub(crate) fn depth(&self, chain: &Digest) -> usize {
         let state = self.read();
         std::iter::successors(Some(chain), |chain| state.layers.get(chain)?.parent.as_ref()).count()
     }
 
-    fn repair_layer(&self, chain: &Digest, layer: &Layer) -> Result<(), ImageError> {
+    pub(crate) fn repair_layer(&self, chain: &Digest, layer: &Layer) -> Result<(), ImageError> {
         let snapshots = &self.parts.snapshots;
         let parent = layer.parent.as_ref().and_then(|parent| Some(self.read().layers.get(parent)?.snapshot.clone()));
         let snapshot = snapshots.reset(&layer.snapshot, parent.as_ref())?;

@@ -104,6 +104,19 @@ impl Numbered {
         self.trash.discard(&self.path(snapshot.number))
     }
 
+    /// Makes the directory of a number and those that are named in it again, where they are lost.
+    pub(crate) fn restore(&self, number: u64, inner: &[(&str, u32)]) -> Result<(), SnapshotError> {
+        let path = self.path(number);
+        let places = std::iter::once((path.clone(), 0o700)).chain(inner.iter().map(|(n, mode)| (path.join(n), *mode)));
+        for (path, mode) in places {
+            match DirBuilder::new().mode(mode).create(&path) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed("make", &path, e)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes everything within a content directory.
     pub(crate) fn wipe(&self, number: u64) -> Result<(), SnapshotError> {
         let root = self.open_content(number)?;

@@ -110,7 +110,7 @@ pub trait Snapshotter: Send + Sync {
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError>;
 
     /// Empties a committed snapshot in place, so that its content can be made anew upon the same parent: for content
-    /// that a power cut may have damaged. Its number stays, because others are prepared upon it.
+    /// that a power cut may have damaged or that is lost. Its number stays, because others are prepared upon it.
     fn reset(&self, snapshot: &Snapshot, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError>;
 
     /// Renames the directory into the trash, where a background thread deletes it. A snapshot that is already gone

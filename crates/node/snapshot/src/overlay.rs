@@ -161,9 +161,11 @@ impl Snapshotter for Overlay {
         Ok(Snapshot { writable: false, ..snapshot })
     }
 
-    fn reset(&self, snapshot: &Snapshot, _parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
+    fn reset(&self, snapshot: &Snapshot, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
         committed(snapshot)?;
+        self.numbered.restore(snapshot.number, &[("fs", 0o755)])?;
         self.numbered.wipe(snapshot.number)?;
+        self.numbered.dress(snapshot.number, parent)?;
         Ok(Snapshot { writable: true, ..snapshot.clone() })
     }
 

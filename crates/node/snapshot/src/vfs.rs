@@ -66,7 +66,7 @@ impl Trees for Copies {
     }
 
     fn empty(&self, numbered: &Numbered, number: u64) -> Result<(), SnapshotError> {
-        numbered.wipe(number)
+        if numbered.content(number).exists() { numbered.wipe(number) } else { Ok(()) }
     }
 
     fn usage(&self, numbered: &Numbered, snapshot: &Snapshot) -> Result<Usage, SnapshotError> {

@@ -99,6 +99,7 @@ impl<T: Trees> Snapshotter for Whole<T> {
 
     fn reset(&self, snapshot: &Snapshot, parent: Option<&Snapshot>) -> Result<Snapshot, SnapshotError> {
         committed(snapshot)?;
+        self.numbered.restore(snapshot.number, &[])?;
         self.trees.empty(&self.numbered, snapshot.number)?;
         self.trees.fill(&self.numbered, snapshot.number, parent)?;
         self.numbered.dress(snapshot.number, parent)?;

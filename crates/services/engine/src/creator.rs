@@ -83,6 +83,7 @@ impl Creator {
         }
         let mut host = host_config.unwrap_or_default();
         let warnings = validate::check(&config, &mut host, &self.config.live.get().runtimes, &self.host)?;
+        validate::storage_options(&host, self.snapshots.name())?;
         let networks = self.networks(&mut host, networking_config);
         if host.network_mode != "none" {
             validate::endpoints(&config, &networks)?;

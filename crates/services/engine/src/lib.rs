@@ -1,6 +1,7 @@
 //! The use cases: containers, execs, images, networks, volumes, events and recovery, without HTTP and without netlink.
 
 mod changes;
+pub mod check;
 pub mod config;
 pub mod container;
 mod copy;

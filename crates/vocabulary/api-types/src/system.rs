@@ -214,6 +214,33 @@ bodies! {
         build_cache: Option<Vec<BuildCache>>,
     }
 
+    /// The answer of `POST /system/check` (Wharf extra).
+    pub struct StoreCheck {
+        /// Blobs that were read.
+        blobs: i64,
+        /// Their bytes.
+        bytes: i64,
+        /// Unpacked layers that were looked at.
+        layers: i64,
+        findings: Vec<StoreFinding>,
+    }
+
+    /// Something that is missing or damaged.
+    pub struct StoreFinding {
+        /// `blob` or `layer`.
+        kind: String,
+        /// The blob's digest or the layer's chain id.
+        subject: String,
+        /// `missing` or `damaged`.
+        fault: String,
+        /// Names of the images that need it.
+        images: Vec<String>,
+        /// Whether nothing is wrong with it any more.
+        mended: bool,
+        /// What was done, in words.
+        outcome: String,
+    }
+
     /// One record of the build cache.
     pub struct BuildCache {
         #[serde(rename = "ID")]

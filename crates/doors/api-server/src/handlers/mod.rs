@@ -28,9 +28,15 @@ const SWARM: Root = Root { value: "swarm.InitRequest", prefix: "InitRequest" };
 pub async fn handle(call: Call) -> Handled {
     use Endpoint as E;
     match call.endpoint {
-        E::Ping | E::Options | E::Version | E::Info | E::DiskUsage | E::Events | E::DebugVars | E::DebugProfile => {
-            system::handle(call).await
-        }
+        E::Ping
+        | E::Options
+        | E::Version
+        | E::Info
+        | E::DiskUsage
+        | E::StoreCheck
+        | E::Events
+        | E::DebugVars
+        | E::DebugProfile => system::handle(call).await,
         E::Auth | E::ImagePush | E::ImageSearch | E::Distribution => registries::handle(call).await,
         E::ContainerAttach
         | E::ContainerAttachWebsocket

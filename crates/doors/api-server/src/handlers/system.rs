@@ -26,6 +26,10 @@ pub async fn handle(call: Call) -> Handled {
         Endpoint::Version => Ok(call.ok(&call.backends.system.version().await?)),
         Endpoint::Info => Ok(call.ok(&call.backends.system.info().await?)),
         Endpoint::DiskUsage => disk_usage(call).await,
+        Endpoint::StoreCheck => {
+            let repair = call.query.flag("repair");
+            Ok(call.ok(&call.backends.system.check(repair).await?))
+        }
         Endpoint::Events => events(call).await,
         _ => Ok(respond::empty(StatusCode::OK)),
     }

@@ -350,6 +350,10 @@ impl SystemBackend for Fake {
     fn info(&self) -> Reply<'_, api::Info> {
         ok(api::Info::default())
     }
+    fn check(&self, _: bool) -> Reply<'_, api::StoreCheck> {
+        ok(api::StoreCheck::default())
+    }
+
     fn disk_usage(&self, _: query::DiskUsage) -> Reply<'_, api::DiskUsage> {
         ok(api::DiskUsage::default())
     }

@@ -1,9 +1,9 @@
-//! `docker system df`.
+//! `docker system df` and `docker system check`.
 
 use std::fmt::Write;
 
-use wharf_api_client::Request;
-use wharf_api_types::{BuildCache, ContainerSummary, DiskUsage};
+use wharf_api_client::{Query, Request};
+use wharf_api_types::{BuildCache, ContainerSummary, DiskUsage, StoreCheck};
 use wharf_template::{FunctionSet, List, MissingKey, Template, Value};
 
 use super::{images, ps, volume};
@@ -97,6 +97,24 @@ impl Part {
             .with("Size", size::decimal(self.size as f64))
             .with("Reclaimable", reclaimable)
             .value()
+    }
+}
+
+/// `docker system check` (Wharf extra). Fails while something is wrong.
+pub fn check(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
+    let query = Query::new().with_flag("repair", m.bool("repair"));
+    let checked: StoreCheck = shell.client()?.call(Request::post("/system/check").query(query))?.parse()?;
+    for finding in &checked.findings {
+        let of = if finding.images.is_empty() { "<none>".to_owned() } else { finding.images.join(", ") };
+        let done = if finding.outcome.is_empty() { String::new() } else { format!(": {}", finding.outcome) };
+        shell.line(&format!("{} {} of {of} is {}{done}", finding.kind, finding.subject, finding.fault))?;
+    }
+    let bytes = size::decimal(checked.bytes as f64);
+    shell.line(&format!("{} blobs ({bytes}) and {} layers were checked", checked.blobs, checked.layers))?;
+    match checked.findings.iter().filter(|finding| !finding.mended).count() {
+        0 => Ok(()),
+        1 => Err(Exit::new("1 thing is wrong with the image store")),
+        n => Err(Exit::new(format!("{n} things are wrong with the image store"))),
     }
 }
 

@@ -5,8 +5,8 @@ use super::system_flags::{
     COMPLETION_ZSH, CONTEXT_CREATE, CONTEXT_INSPECT, CONTEXT_LS, CONTEXT_RM, CONTEXT_UPDATE, DOCKER, EVENTS, INFO,
     INSPECT, LOGIN, NETWORK_CONNECT, NETWORK_CREATE, NETWORK_DISCONNECT, NETWORK_INSPECT, NETWORK_LS, NETWORK_PRUNE,
     NETWORK_RM, PLUGIN_CREATE, PLUGIN_DISABLE, PLUGIN_ENABLE, PLUGIN_INSPECT, PLUGIN_INSTALL, PLUGIN_LS, PLUGIN_PUSH,
-    PLUGIN_RM, PLUGIN_UPGRADE, SYSTEM_DF, SYSTEM_PRUNE, VERSION, VOLUME_CREATE, VOLUME_EXPORT, VOLUME_INSPECT,
-    VOLUME_LS, VOLUME_PRUNE, VOLUME_RM, VOLUME_UPDATE,
+    PLUGIN_RM, PLUGIN_UPGRADE, SYSTEM_CHECK, SYSTEM_DF, SYSTEM_PRUNE, VERSION, VOLUME_CREATE, VOLUME_EXPORT,
+    VOLUME_INSPECT, VOLUME_LS, VOLUME_PRUNE, VOLUME_RM, VOLUME_UPDATE,
 };
 use super::{Action, Arity, Command, Group};
 use crate::commands;
@@ -564,6 +564,18 @@ pub(super) const COMMANDS: &[Command] = &[
         interspersed: false,
         flags: &[],
         action: Action::Group,
+    },
+    Command {
+        path: "system check",
+        aliases: &[],
+        usage: "[OPTIONS]",
+        summary: "Verify every stored blob and layer (Wharf extra)",
+        group: Group::Other,
+        hidden: false,
+        arity: Arity::new(0, 0),
+        interspersed: true,
+        flags: &[SYSTEM_CHECK],
+        action: Action::Run(commands::disk::check),
     },
     Command {
         path: "system df",

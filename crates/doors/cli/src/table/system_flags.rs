@@ -242,6 +242,14 @@ pub(super) const PLUGIN_UPGRADE: &[Flag] = &[
     flag("skip-remote-check", ' ', Kind::Bool, "", "Do not check that it is the same plugin"),
 ];
 
+pub(super) const SYSTEM_CHECK: &[Flag] = &[flag(
+    "repair",
+    ' ',
+    Kind::Bool,
+    "",
+    "Fetch again what is missing or damaged, and remove images that cannot be made whole",
+)];
+
 pub(super) const SYSTEM_DF: &[Flag] = &[
     flag(
         "format",

@@ -34,6 +34,13 @@ pub enum CreateError {
     EmptyConfig,
     #[error("no command specified")]
     NoCommand,
+    /// An option that no storage driver of Docker knows.
+    #[error("Unknown option {0}")]
+    StorageOption(String),
+    #[error("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")]
+    StorageSizeOverlay,
+    #[error("Filesystem does not support, or has not enabled quotas")]
+    StorageSize,
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     Name(String),
     #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
@@ -133,6 +140,7 @@ impl HasKind for CreateError {
         match self {
             // moby leaves these unclassified, which makes them status 500.
             CreateError::SecurityOption { .. } => Kind::System,
+            CreateError::StorageOption(_) | CreateError::StorageSizeOverlay | CreateError::StorageSize => Kind::System,
             CreateError::Mount(e) => e.kind(),
             CreateError::EmptyConfig
             | CreateError::NoCommand
@@ -181,6 +189,19 @@ impl HasKind for CreateError {
             | CreateError::MacAddress(_) => Kind::Invalid,
         }
     }
+}
+
+/// A container's own bound on its layer needs quotas by project, which no driver here sets up: refused as dockerd refuses it
+/// on a file system without them (moby `daemon/graphdriver/overlay2`, `vfs`).
+///
+/// # Errors
+/// [`CreateError::StorageOption`], [`CreateError::StorageSizeOverlay`], [`CreateError::StorageSize`].
+pub fn storage_options(host: &HostConfig, driver: &str) -> Result<(), CreateError> {
+    let Some(options) = host.storage_opt.as_ref().filter(|options| !options.is_empty()) else { return Ok(()) };
+    if let Some((unknown, _)) = options.iter().find(|(key, _)| key.to_lowercase() != "size") {
+        return Err(CreateError::StorageOption(unknown.clone()));
+    }
+    Err(if driver == "overlayfs" { CreateError::StorageSizeOverlay } else { CreateError::StorageSize })
 }
 
 /// Checks everything and returns the warnings Docker gives. Values that the kernel cannot honour are taken back in
