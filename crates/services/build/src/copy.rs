@@ -148,7 +148,12 @@ pub fn copy(from: &Tree, source: &Path, to: &Tree, destination: &str, options: &
         }
         _ => place.to_owned(),
     };
-    to.make_folders(&above, 0o755, options.owner, options.time).map_err(failed("mkdir", &above))?;
+    // What is made on the way gets the mode that was asked for, as at BuildKit.
+    let mode = match options.mode {
+        Some(ModeChange::Octal(mode)) => mode & 0o777,
+        _ => 0o755,
+    };
+    to.make_folders(&above, mode, options.owner, options.time).map_err(failed("mkdir", &above))?;
     let mut target = to.follow(place);
     let stat = from.look(source).ok_or_else(|| failed("lstat", source)(io::ErrorKind::NotFound.into()))?;
     let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;

@@ -321,15 +321,18 @@ fn names(folder: &Path) -> io::Result<VecDeque<OsString>> {
 /// ever noted: a link that leads out leads to its root.
 fn follow(root: &Path, path: &Path, out: &mut Vec<PathBuf>) {
     let parts = path.components().filter_map(|c| match c {
-        Component::Normal(part) => Some(part.to_owned()),
+        Component::Normal(part) => Some((part.to_owned(), has_wildcard(&part.to_string_lossy()))),
         _ => None,
     });
     let mut links = LINKS;
     walk_links(root, PathBuf::new(), parts.collect(), &mut links, out);
 }
 
-fn walk_links(root: &Path, mut at: PathBuf, mut rest: VecDeque<OsString>, links: &mut usize, out: &mut Vec<PathBuf>) {
-    while let Some(part) = rest.pop_front() {
+/// What is left of a path: names, and whether each is a pattern. A name that was found is none, whatever is in it.
+type Rest = VecDeque<(OsString, bool)>;
+
+fn walk_links(root: &Path, mut at: PathBuf, mut rest: Rest, links: &mut usize, out: &mut Vec<PathBuf>) {
+    while let Some((part, wild)) = rest.pop_front() {
         if part == "." {
             continue;
         }
@@ -337,12 +340,12 @@ fn walk_links(root: &Path, mut at: PathBuf, mut rest: VecDeque<OsString>, links:
             at.pop();
             continue;
         }
-        let text = part.to_string_lossy().into_owned();
-        if has_wildcard(&text) {
+        if wild {
+            let text = part.to_string_lossy().into_owned();
             for name in names(&root.join(&at)).unwrap_or_default() {
                 if go_match(&text, &name.to_string_lossy()).unwrap_or(false) {
                     let mut further = rest.clone();
-                    further.push_front(name);
+                    further.push_front((name, false));
                     walk_links(root, at.clone(), further, links, out);
                 }
             }
@@ -358,8 +361,8 @@ fn walk_links(root: &Path, mut at: PathBuf, mut rest: VecDeque<OsString>, links:
                 }
                 for component in target.components().rev() {
                     match component {
-                        Component::Normal(part) => rest.push_front(part.to_owned()),
-                        Component::ParentDir => rest.push_front("..".into()),
+                        Component::Normal(part) => rest.push_front((part.to_owned(), false)),
+                        Component::ParentDir => rest.push_front(("..".into(), false)),
                         _ => {}
                     }
                 }
@@ -412,6 +415,10 @@ mod tests {
         assert_eq!(listed(folder.path(), &wanted), ["a", "a/b", "a/b/c", "x", "x/l"]);
         let wanted = Wanted { follow: vec!["*.txt".to_owned()], ..Wanted::default() };
         assert_eq!(listed(folder.path(), &wanted), ["a.txt"]);
+        // A name that was found by a pattern is no pattern itself.
+        fs::write(folder.path().join("q[b"), "").expect("written");
+        let wanted = Wanted { follow: vec!["q[[]b".to_owned()], ..Wanted::default() };
+        assert_eq!(listed(folder.path(), &wanted), ["q[b"]);
     }
 
     #[test]
