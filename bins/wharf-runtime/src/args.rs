@@ -20,6 +20,8 @@ pub struct Invocation {
     pub systemd: bool,
     /// Whether missing cgroup rights are passed over; nothing is said where it is found out.
     pub rootless: Option<bool>,
+    /// CRIU's program, if it is named.
+    pub criu: Option<PathBuf>,
     /// The command; none for help and version, which only print.
     pub command: Option<&'static Command>,
     /// What is printed instead of carrying out a command.
@@ -64,6 +66,7 @@ pub fn parse(words: &[String]) -> Result<Invocation, Wrong> {
         log: log::Target { file, json },
         systemd: is_set("systemd-cgroup"),
         rootless,
+        criu: last("criu").filter(|path| path.contains('/')).map(PathBuf::from),
         command: None,
         print: None,
         options: BTreeMap::new(),

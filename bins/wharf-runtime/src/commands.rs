@@ -15,7 +15,7 @@ use crate::args::Invocation;
 use crate::error::Error;
 use crate::store::{self, Folder, Record};
 use crate::supervise::{Foreground, hand_over};
-use crate::{events, exec, features, listing, template, update};
+use crate::{checkpoint, events, exec, features, listing, template, update};
 
 /// How long `delete --force` waits for the first process to end.
 const KILL: Duration = Duration::from_secs(10);
@@ -28,9 +28,11 @@ pub fn run(i: &Invocation) -> Result<u8, Error> {
     match i.command.map_or("", |command| command.name) {
         "features" => print(&features::json()),
         "spec" => spec(i),
+        "checkpoint" => checkpoint::checkpoint(i),
         "create" => create(i),
         "run" => run_container(i),
         "exec" => exec::run(i),
+        "restore" => checkpoint::restore(i),
         "start" => start(i),
         "state" => state(i),
         "kill" => kill(i),
@@ -184,7 +186,7 @@ fn is_rootless(i: &Invocation) -> bool {
 }
 
 /// The bundle and its configuration.
-fn bundle(i: &Invocation) -> Result<(PathBuf, Spec), Error> {
+pub fn bundle(i: &Invocation) -> Result<(PathBuf, Spec), Error> {
     let bundle = PathBuf::from(i.value("bundle").unwrap_or("."));
     let bundle = match bundle.canonicalize() {
         Ok(found) if found.is_dir() => found,

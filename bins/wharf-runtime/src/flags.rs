@@ -58,7 +58,7 @@ pub const GLOBAL: &[Flag] = &[
     flag("log", "", true, "append errors to this file, besides standard error"),
     flag("log-format", "", true, "text (default) or json"),
     flag("root", "", true, "folder of the containers' states (default: /run/wharf-runtime, or below $XDG_RUNTIME_DIR)"),
-    flag("criu", "", true, "accepted; there is no checkpoint"),
+    flag("criu", "", true, "path of CRIU's program (default: where Debian has it)"),
     flag("systemd-cgroup", "", false, "let systemd make the cgroups; cgroupsPath is then slice:prefix:name"),
     flag("rootless", "", true, "go on without cgroup rights: true, false or auto (default)"),
     HELP,
@@ -77,6 +77,19 @@ const PRESERVE: Flag =
 const DETACH: Flag = flag("detach", "d", false, "do not wait for the process");
 const NO_SUBREAPER: Flag = flag("no-subreaper", "", false, "accepted; orphans never become ours");
 
+const IMAGES: Flag = flag("image-path", "", true, "folder of the images (default: ./checkpoint)");
+const WORK: Flag = flag("work-path", "", true, "folder of CRIU's logs (default: the images)");
+const TCP: Flag = flag("tcp-established", "", false, "allow open TCP connections");
+const UNIX: Flag = flag("ext-unix-sk", "", false, "allow unix sockets to others");
+const SHELL: Flag = flag("shell-job", "", false, "allow a session that others lead");
+const LOCKS: Flag = flag("file-locks", "", false, "handle file locks");
+const LAZY: Flag = flag("lazy-pages", "", false, "memory on demand by userfaultfd");
+const GROUPS: Flag =
+    flag("manage-cgroups-mode", "", true, "soft (default), full, strict or ignore (default of restore)");
+const EMPTY: Flag = flag("empty-ns", "", true, "make this namespace and restore nothing in it: network");
+const DEDUP: Flag = flag("auto-dedup", "", false, "drop memory that a later image has");
+const REMAP: Flag = flag("link-remap", "", false, "handle files without name by linking them");
+
 const ID: &str = "<container-id>";
 
 /// A command whose failures have no special form.
@@ -86,6 +99,28 @@ const fn command(name: &'static str, help: &'static str, flags: &'static [Flag])
 
 /// All commands.
 pub const COMMANDS: &[Command] = &[
+    command(
+        "checkpoint",
+        "write a running container to files, by CRIU",
+        &[
+            IMAGES,
+            WORK,
+            flag("parent-path", "", true, "images of an earlier pass, relative to the image path"),
+            flag("leave-running", "", false, "let it run on"),
+            TCP,
+            UNIX,
+            SHELL,
+            LAZY,
+            flag("status-fd", "", true, "descriptor that CRIU writes a NUL to when lazy pages are ready"),
+            flag("page-server", "", true, "ADDRESS:PORT that memory is sent to"),
+            LOCKS,
+            flag("pre-dump", "", false, "a first pass: memory only, it runs on"),
+            GROUPS,
+            EMPTY,
+            DEDUP,
+            REMAP,
+        ],
+    ),
     Command {
         failure: "runc create failed: ",
         ..command(
@@ -161,6 +196,29 @@ pub const COMMANDS: &[Command] = &[
         words: Words::AtLeast(1),
         ..command("ps", "show the processes", &[flag("format", "f", true, "table (default) or json")])
     },
+    command(
+        "restore",
+        "bring a container back from files, by CRIU",
+        &[
+            CONSOLE,
+            IMAGES,
+            WORK,
+            TCP,
+            UNIX,
+            SHELL,
+            LOCKS,
+            GROUPS,
+            BUNDLE,
+            DETACH,
+            PID_FILE,
+            NO_SUBREAPER,
+            NO_PIVOT,
+            EMPTY,
+            DEDUP,
+            LAZY,
+            REMAP,
+        ],
+    ),
     command("resume", "let stopped processes go on", &[]),
     Command {
         failure: "runc run failed: ",

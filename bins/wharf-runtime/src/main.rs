@@ -1,6 +1,7 @@
 //! `wharf-runtime`: the OCI runtime as a command, argument-compatible with runc.
 
 mod args;
+mod checkpoint;
 mod commands;
 mod error;
 mod events;

@@ -147,6 +147,11 @@ impl Folder {
         }
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn gate(&self) -> PathBuf {
         self.path.join("gate.sock")
     }

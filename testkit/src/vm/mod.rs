@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use cpio::Archive;
 use kernel::Kernel;
 
-/// What every guest loads, as far as its kernel has it as modules: what dockerd needs.
+/// What every guest loads, as far as its kernel has it as modules: what dockerd needs, and CRIU.
 pub const MODULES: &[&str] = &[
     "overlay",
     "bridge",
@@ -44,6 +44,14 @@ pub const MODULES: &[&str] = &[
     "nft_compat",
     "nf_conntrack",
     "xt_conntrack",
+    // What CRIU asks of sockets.
+    "unix_diag",
+    "inet_diag",
+    "tcp_diag",
+    "udp_diag",
+    "raw_diag",
+    "netlink_diag",
+    "af_packet_diag",
 ];
 
 /// A guest in preparation.
