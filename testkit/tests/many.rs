@@ -50,6 +50,36 @@ fn two_hundred_containers_by_eight_clients_all_run_all_go_and_listing_stays_quic
     eventually("nothing is left", || Residue::of_containers(&daemon).is_empty().then_some(()));
 }
 
+#[test]
+fn a_stopped_shim_is_told_of_in_seconds_and_holds_up_nobody_else() {
+    let daemon = Daemon::with_image();
+    for name in ["stuck", "fine"] {
+        daemon.docker(&["run", "-d", "--name", name, "busybox", "sleep", "1000"]).ok();
+    }
+    let shim = shim_of(&daemon, &daemon.docker(&["inspect", "-f", "{{.Id}}", "stuck"]).ok());
+    rustix::process::kill_process(shim, rustix::process::Signal::STOP).expect("the shim is there");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let begun = Instant::now();
+            (daemon.docker(&["exec", "stuck", "true"]), begun.elapsed())
+        });
+        while !waiting.is_finished() {
+            let begun = Instant::now();
+            assert_eq!(daemon.docker(&["exec", "fine", "echo", "here"]).ok(), "here");
+            daemon.docker(&["ps", "-a"]).ok();
+            daemon.docker(&["inspect", "stuck"]).ok();
+            assert!(begun.elapsed() < Duration::from_secs(10), "the others are as quick as before");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let (outcome, took) = waiting.join().expect("no panic");
+        assert!(outcome.code != 0 && outcome.stderr.contains("did not answer"), "{outcome:?}");
+        assert!(took < Duration::from_secs(20), "{took:?}");
+    });
+    rustix::process::kill_process(shim, rustix::process::Signal::CONT).expect("the shim is there");
+    assert_eq!(daemon.docker(&["exec", "stuck", "echo", "again"]).ok(), "again");
+    daemon.docker(&["rm", "-f", "stuck", "fine"]).ok();
+}
+
 fn shim_of(daemon: &Daemon, id: &str) -> rustix::process::Pid {
     let file = daemon.exec_root().join("tasks").join(id).join("shim.pid");
     let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));

@@ -301,6 +301,47 @@ fn a_query_that_comes_while_no_daemon_runs_waits_for_the_next_one() {
     daemon.docker(&["network", "rm", "nt-wait"]).ok();
 }
 
+/// As above, of a container that came to its first user-defined network while it ran: its shim was given the sockets.
+#[test]
+fn a_live_connects_resolver_and_ports_outlive_the_daemon() {
+    if std::env::var_os("WHARF_TEST_HOST").is_some() {
+        return println!("SKIP: needs a daemon of its own");
+    }
+    let mut daemon = Daemon::with_image();
+    network(&daemon, "nt-live", &[]);
+    network(&daemon, "nt-shut", &["--internal"]);
+    sleeper(&daemon, "nt-l", &[]);
+    daemon.docker(&["network", "connect", "nt-live", "nt-l"]).ok();
+    // On an internal network nothing is published; its port is with the live connect.
+    sleeper(&daemon, "nt-p", &["--network", "nt-shut", "-p", "80"]);
+    daemon.docker(&["network", "connect", "nt-live", "nt-p"]).ok();
+    let port = daemon.docker(&["port", "nt-p", "80"]).ok();
+    let port: u16 =
+        port.lines().next().and_then(|l| l.rsplit_once(':')).and_then(|(_, p)| p.parse().ok()).expect("a port");
+    assert_eq!(resolve(&daemon, "nt-l", "nt-l").len(), 1);
+    let pid = daemon.docker(&["inspect", "-f", "{{.State.Pid}}", "nt-l"]).ok();
+    for round in 0..2 {
+        let file = std::fs::File::open(format!("/proc/{pid}/ns/net")).expect("the container runs");
+        daemon.kill();
+        assert!(std::net::TcpListener::bind(("0.0.0.0", port)).is_err(), "{round}: the port is held");
+        let asker = std::thread::spawn(move || {
+            use std::os::fd::AsFd;
+            let kind = rustix::thread::LinkNameSpaceType::Network;
+            rustix::thread::move_into_link_name_space(file.as_fd(), Some(kind)).expect("entered");
+            exchange(&packet("nt-l", 1), Duration::from_secs(20))
+        });
+        // The question is on its way before the next daemon starts.
+        std::thread::sleep(Duration::from_millis(50));
+        daemon.launch();
+        let answer = asker.join().expect("no panic").expect("an answer to the one question");
+        assert_eq!(addresses(&answer).len(), 1, "{round}");
+        assert!(std::net::TcpListener::bind(("0.0.0.0", port)).is_err(), "{round}: the port is held");
+    }
+    daemon.docker(&["rm", "-f", "nt-l", "nt-p"]).ok();
+    std::net::TcpListener::bind(("0.0.0.0", port)).expect("free again");
+    daemon.docker(&["network", "rm", "nt-live", "nt-shut"]).ok();
+}
+
 #[test]
 fn malformed_packets_and_a_flood_do_not_end_the_resolver() {
     let daemon = daemon();

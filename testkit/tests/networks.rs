@@ -103,6 +103,46 @@ fn requests_that_make_no_sense_are_refused_in_dockers_words() {
 }
 
 #[test]
+fn a_rate_of_an_endpoint_holds_in_both_directions_and_is_what_the_network_says_unless_it_says_otherwise() {
+    let daemon = daemon();
+    let (rate_in, rate_out) = ("com.wharf.bandwidth.in=8mbit", "com.wharf.bandwidth.out=4mbit");
+    daemon.docker(&["network", "create", "-o", rate_in, "-o", rate_out, "tk-slow"]).ok();
+    sleeper(&daemon, "tk-limited", &["--network", "tk-slow"]);
+    sleeper(&daemon, "tk-own", &["--network", "name=tk-slow,driver-opt=com.wharf.bandwidth.out=2mbit"]);
+    let buckets = |container: &str| {
+        let pid = daemon.docker(&["inspect", "-f", "{{.State.Pid}}", container]).ok();
+        daemon.inside("nsenter", &["-t", &pid, "-n", "tc", "qdisc", "show", "dev", "eth0"]).ok()
+    };
+    assert!(buckets("tk-limited").contains("tbf") && buckets("tk-limited").contains("rate 4Mbit"));
+    assert!(buckets("tk-own").contains("rate 2Mbit"));
+    let on_host = daemon.inside("tc", &["qdisc", "show"]).ok();
+    assert_eq!(on_host.matches("rate 8Mbit").count(), 2, "{on_host}");
+    // It holds: 2 MB at 4 Mbit/s take four seconds, less what goes at once.
+    let address =
+        daemon.docker(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "tk-own"]).ok();
+    daemon.docker(&["exec", "-d", "tk-own", "sh", "-c", "nc -l -p 9000 >/dev/null"]).ok();
+    testkit::eventually("it listens", || {
+        (daemon.docker(&["exec", "tk-own", "sh", "-c", "grep -q :2328 /proc/net/tcp*"]).code == 0).then_some(())
+    });
+    let begun = std::time::Instant::now();
+    let send = format!("dd if=/dev/zero bs=1000 count=2000 | nc -w 20 {address} 9000");
+    daemon.docker(&["exec", "tk-limited", "sh", "-c", &send]).ok();
+    let took = begun.elapsed();
+    assert!((2.5..30.0).contains(&took.as_secs_f64()), "{took:?}");
+    // What each endpoint carried is in its figures.
+    let stats = daemon.rest().get("/containers/tk-limited/stats?stream=false&one-shot=true").json();
+    assert!(stats["networks"]["eth0"]["tx_bytes"].as_u64().is_some_and(|n| n > 2_000_000), "{}", stats["networks"]);
+    daemon
+        .docker(&["network", "create", "-o", "com.wharf.bandwidth.in=fast", "tk-x"])
+        .fails(1, "failed to parse com.wharf.bandwidth.in value: fast");
+    daemon
+        .docker(&["run", "--rm", "--network", "name=tk-slow,driver-opt=com.wharf.bandwidth.in=1bit", "busybox", "true"])
+        .fails(125, "invalid rate \"1bit\"");
+    daemon.docker(&["rm", "-f", "tk-limited", "tk-own"]).ok();
+    daemon.docker(&["network", "rm", "tk-slow"]).ok();
+}
+
+#[test]
 fn a_container_on_two_networks_has_a_link_on_each_and_its_default_route_by_priority() {
     let daemon = daemon();
     daemon.docker(&["network", "create", "--subnet", "10.205.0.0/24", "tk-a"]).ok();

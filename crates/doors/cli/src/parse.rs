@@ -129,7 +129,9 @@ pub fn parse(words: &[String]) -> Result<Request, Exit> {
             if rest[1..].iter().any(|w| w == "--help") {
                 return Ok(Request::Help(top, ""));
             }
-            let text = format!("docker: unknown command: docker {word}\n\nRun 'docker --help' for more information");
+            let near = nearest("", word);
+            let text =
+                format!("docker: unknown command: docker {word}\n\n{near}Run 'docker --help' for more information");
             return Err(Exit::new(text));
         }
         return Ok(Request::Lost(top));
@@ -143,13 +145,52 @@ pub fn parse(words: &[String]) -> Result<Request, Exit> {
     if let Action::Group = command.action {
         let Some(word) = matches.args.first() else { return Ok(Request::Lost(command)) };
         let name = command.full_name();
+        let near = nearest(command.path, word);
         let text = format!(
-            "docker: unknown command: {name} {word}\n\nUsage:  {name}\n\nRun '{name} --help' for more information"
+            "docker: unknown command: {name} {word}\n\n{near}Usage:  {name}\n\nRun '{name} --help' for more information"
         );
         return Err(Exit::new(text));
     }
     count(command, matches.args.len())?;
     Ok(Request::Run(globals, matches))
+}
+
+/// What may have been meant by a word that no command below `parent` has; ours, Docker says nothing.
+fn nearest(parent: &str, word: &str) -> String {
+    let mut near: Vec<(usize, &str)> = table::children(parent)
+        .iter()
+        .filter(|c| !c.hidden)
+        .map(|c| (edits(word, c.path.rsplit(' ').next().unwrap_or_default()), c.path))
+        // One edit in three letters: what differs more is another word.
+        .filter(|(n, path)| *n <= (path.len() - parent.len()).div_ceil(3).min(2) && *n < word.len())
+        .collect();
+    near.sort_unstable();
+    if near.is_empty() {
+        return String::new();
+    }
+    let lines: String = near.iter().take(3).map(|(_, path)| format!("  docker {path}\n")).collect();
+    format!("Did you mean this?\n{lines}\n")
+}
+
+/// How many letters have to be put in, left out, changed, or exchanged with their neighbour.
+fn edits(from: &str, to: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (from.chars().take(40).collect(), to.chars().collect());
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = match (i, j) {
+                (0, n) | (n, 0) => n,
+                _ => {
+                    let changed = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                    let shifted = rows[i - 1][j].min(rows[i][j - 1]) + 1;
+                    let exchanged = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                    let best = changed.min(shifted);
+                    if exchanged { best.min(rows[i - 2][j - 2] + 1) } else { best }
+                }
+            };
+        }
+    }
+    rows[a.len()][b.len()]
 }
 
 fn note(m: &Matches) -> &'static str {

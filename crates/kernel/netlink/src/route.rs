@@ -285,6 +285,43 @@ pub fn delete_link(r: &mut Requests, which: Which<'_>) {
     put_link(r, which, 0, 0);
 }
 
+/// A token bucket: how fast a link sends (tc-tbf(8)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    /// Bytes each second; not 0.
+    pub rate: u64,
+    /// Bytes that may go at once.
+    pub burst: u32,
+    /// Bytes that may wait; more are dropped.
+    pub limit: u32,
+}
+
+/// Gives a link a bucket for all that it sends.
+pub fn set_bucket(r: &mut Requests, link: u32, bucket: Bucket) {
+    const NEWQDISC: u16 = 36;
+    const ROOT: u32 = 0xffff_ffff;
+    const LINKLAYER_ETHERNET: u8 = 1;
+    r.begin("limit the rate of link", NEWQDISC, F_CREATE | F_REPLACE);
+    // struct tcmsg: family and padding, link, handle, parent, info.
+    let mut message = [0; 20];
+    message[4..8].copy_from_slice(&link.to_ne_bytes());
+    message[12..16].copy_from_slice(&ROOT.to_ne_bytes());
+    r.put(&message);
+    r.attr_text(1, "tbf");
+    // struct tc_tbf_qopt: two struct tc_ratespec of 12 bytes (rate at 8), limit, buffer, mtu.
+    let mut parameters = [0; 36];
+    parameters[1] = LINKLAYER_ETHERNET;
+    parameters[8..12].copy_from_slice(&u32::try_from(bucket.rate).unwrap_or(u32::MAX).to_ne_bytes());
+    parameters[24..28].copy_from_slice(&bucket.limit.to_ne_bytes());
+    r.nest(2, |r| {
+        r.attr(1, &parameters);
+        if bucket.rate > u64::from(u32::MAX) {
+            r.attr(4, &bucket.rate.to_ne_bytes());
+        }
+        r.attr_u32(6, bucket.burst);
+    });
+}
+
 /// Deletes a link of the calling thread's namespace, and returns when nobody finds it any more. What the kernel does
 /// after that (grace periods, 10 to 20 ms) is not waited for.
 ///

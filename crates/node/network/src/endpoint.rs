@@ -8,7 +8,7 @@ use wharf_firewall::Protocol;
 use wharf_ipam::{Cidr, MacAddress};
 use wharf_types::ContainerId;
 
-use crate::Egress;
+use crate::{Egress, Rate};
 
 /// One published port or range, as asked for. A `-p 8000-8010:80-90` is eleven of these, each with one host port;
 /// `-p 8000-8010:80` is one with a range from which the first free port is taken.
@@ -73,6 +73,10 @@ pub struct JoinRequest {
     pub sysctls: Vec<(String, String)>,
     /// What may be reached outside of the network; everything if absent.
     pub egress: Option<Egress>,
+    /// How fast it may receive.
+    pub rate_in: Option<Rate>,
+    /// How fast it may send.
+    pub rate_out: Option<Rate>,
 }
 
 /// An endpoint that exists. Everything that a later daemon must know about it, so the engine stores it with the

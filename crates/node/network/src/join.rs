@@ -13,7 +13,7 @@ use crate::links::{Base, is_filtered};
 use crate::networks::{Networks, Shared, lock};
 use crate::publish::addresses;
 use crate::sandbox::{failed, mac_of};
-use crate::{Endpoint, JoinRequest, NetworkError, netns, random, sysctl};
+use crate::{Endpoint, JoinRequest, NetworkError, Rate, netns, random, sysctl};
 
 /// What [`Shared::connect`] needs to know of a network.
 struct Target {
@@ -183,7 +183,12 @@ impl Shared {
             Some(_) => self.guard(&endpoint.host_link, &addresses(endpoint)),
             None => Ok(()),
         };
-        let configured = guarded.and_then(|()| netns::within(&self.home, netns, || configure(request, target)));
+        // What the host's end sends, the container receives.
+        let limited = guarded.and_then(|()| match request.rate_in {
+            Some(rate) => limit(&mut lock(&self.host), &endpoint.host_link, rate),
+            None => Ok(()),
+        });
+        let configured = limited.and_then(|()| netns::within(&self.home, netns, || configure(request, target)));
         if let Err(e) = configured {
             // The first failure is the one to tell; the container's end takes the host's with it.
             let _ = netns::within(&self.home, netns, || {
@@ -196,6 +201,13 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+fn limit(host: &mut Socket, name: &str, rate: Rate) -> Result<(), NetworkError> {
+    let link = route::link(host, Which::Name(name)).map_err(failed("limiting the rate of", name))?.index;
+    let mut requests = Requests::new();
+    route::set_bucket(&mut requests, link, rate.bucket());
+    host.call(&mut requests).map_err(failed("limiting the rate of", name))
 }
 
 fn put_link(
@@ -269,6 +281,9 @@ fn configure(request: &JoinRequest, target: &Target) -> Result<(), NetworkError>
     for address in &request.link_local {
         let prefix = if address.is_ipv6() { 64 } else { 16 };
         route::add_address(&mut requests, link, *address, prefix, None);
+    }
+    if let Some(rate) = request.rate_out {
+        route::set_bucket(&mut requests, link, rate.bucket());
     }
     route::set_up(&mut requests, Which::Index(link));
     match inner.call(&mut requests) {

@@ -19,6 +19,7 @@ mod networks;
 mod ports;
 mod publish;
 mod random;
+mod rate;
 mod resolv;
 mod resolver;
 mod sandbox;
@@ -34,6 +35,7 @@ pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, JoinRequest
 pub use error::NetworkError;
 pub use hosts::{HostsEntry, hosts_file};
 pub use networks::{BridgeInfo, Networks};
+pub use rate::{Rate, RateError};
 pub use resolv::{ResolvMode, ResolvOptions, Server, resolv_conf, resolv_conf_path, upstreams};
 pub use spec::{BridgeDriver, DEFAULT_NETWORK, Driver, MacvlanDriver, NetworkSpec, Subnet, macvlan_mode};
 pub use wharf_firewall::{GatewayMode, Protocol};

@@ -21,6 +21,7 @@ mod datagrams;
 mod exit;
 mod fifo;
 mod foreign;
+mod hold;
 mod input;
 mod metrics;
 mod output;

@@ -16,7 +16,7 @@ use crate::fifo::{self, Paths};
 use crate::process::{Input, Phase, Pipes, Prepared, Process, terminal};
 use crate::supervisor::{INIT, Supervisor};
 
-type Answer = Result<Vec<u8>, Status>;
+pub(crate) type Answer = Result<Vec<u8>, Status>;
 
 /// Execs that one container may hold, ended and not deleted ones included: a client cannot make the shim grow without
 /// bound (CVE-2022-23471, CVE-2022-31030).
@@ -35,7 +35,7 @@ fn internal(what: &str, e: impl std::fmt::Display) -> Status {
     Status::new(Code::Internal, format!("{what}: {e}"))
 }
 
-fn failure(stage: Stage, what: &str, e: &std::io::Error) -> Status {
+pub(crate) fn failure(stage: Stage, what: &str, e: &std::io::Error) -> Status {
     Status::from_failure(&Failure { stage, errno: e.raw_os_error().unwrap_or(0), subject: what.to_owned() })
 }
 
@@ -45,6 +45,7 @@ impl Supervisor {
         let now = match (request.service.as_str(), request.method.as_str()) {
             (task::SERVICE, "Wait") => return self.wait(client, stream, request),
             (shim::SERVICE, shim::ATTACH) => return self.attach(request),
+            (shim::SERVICE, shim::HOLD) => decode(request).and_then(|r| self.hold(&r)),
             (task::SERVICE, "Create") => decode(request).and_then(|r| self.create(r)),
             (task::SERVICE, "Start") => decode(request).and_then(|r| self.start_process(&r)),
             (task::SERVICE, "Exec") => decode(request).and_then(|r| self.exec(r)),
@@ -66,7 +67,7 @@ impl Supervisor {
         Reply::Now(now)
     }
 
-    fn check_id(&self, id: &str) -> Result<(), Status> {
+    pub(crate) fn check_id(&self, id: &str) -> Result<(), Status> {
         if id == self.args.id {
             return Ok(());
         }

@@ -77,7 +77,7 @@ pub(crate) struct Supervisor {
     signals: SignalFd,
     pub(crate) netns: Option<OwnedFd>,
     /// Held for their lifetime only.
-    _held: Vec<OwnedFd>,
+    pub(crate) held: Vec<OwnedFd>,
     pub(crate) records: Records,
     pub(crate) spool: Option<Writer>,
     pub(crate) run_start: Option<RunStart>,
@@ -145,7 +145,7 @@ impl Supervisor {
             listener,
             signals,
             netns,
-            _held: held,
+            held,
             records: Records::open().map_err(system("opening records"))?,
             spool,
             run_start,

@@ -1,6 +1,7 @@
 //! One shim: typed calls, waiting and attaching.
 
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,8 +119,8 @@ pub struct State {
     pub exited_at: Option<Timestamp>,
 }
 
-/// A shim's client: cheap to clone, safe to share. Calls have time limits (10 s; Create, Start and Exec 120 s), so a shim
-/// that is stopped or stuck holds up only its own container. `exec` is `None` for the container's first process.
+/// A shim's client: cheap to clone, safe to share. Calls have time limits (10 s; Create, Start and Exec 120 s; 3 s to one that
+/// is stopped), so a shim that is stopped or stuck holds up only its own container. `exec` is `None` for the container's first process.
 #[derive(Clone, Debug)]
 pub struct Shim {
     inner: Arc<Inner>,
@@ -141,6 +142,16 @@ const SHORT: Duration = Duration::from_secs(10);
 
 /// Time limit of a call that starts a process: hooks and slow disks are in it.
 const LONG: Duration = Duration::from_secs(120);
+
+/// Between two looks at a shim that owes an answer, and how often in a row it must be found stopped.
+const LOOK: Duration = Duration::from_secs(1);
+const STOPPED_LOOKS: u32 = 3;
+
+/// Whether a process is stopped: state T of /proc/PID/stat, after the name in parentheses (proc_pid_stat(5)).
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+}
 
 fn name(exec: Option<&ExecId>) -> String {
     exec.map_or_else(String::new, |exec| exec.as_str().to_owned())
@@ -278,6 +289,27 @@ impl Shim {
         self.call::<Empty>("Update", &message, Some(SHORT)).await.map(drop)
     }
 
+    /// Has the shim hold sockets of this process for its lifetime, and relay the connections of others to an address.
+    /// Returns the numbers that the held ones have there. Afterwards they may be closed here.
+    pub async fn hold(
+        &self,
+        sockets: &[BorrowedFd<'_>],
+        relays: &[(BorrowedFd<'_>, SocketAddr)],
+    ) -> Result<Vec<i32>, TaskError> {
+        let relays = relays.iter().map(|(fd, to)| shim::HeldRelay { socket: fd.as_raw_fd(), to: to.to_string() });
+        let message = shim::HoldRequest {
+            id: self.inner.id.clone(),
+            pid: std::process::id(),
+            sockets: sockets.iter().map(AsRawFd::as_raw_fd).collect(),
+            relays: relays.collect(),
+        };
+        let answer: shim::HoldResponse = self.call_of(shim::SERVICE, shim::HOLD, &message, Some(SHORT)).await?;
+        if answer.sockets.len() != sockets.len() {
+            return Err(self.protocol(shim::HOLD));
+        }
+        Ok(answer.sockets)
+    }
+
     /// What the container's cgroup has used.
     pub async fn stats(&self) -> Result<wharf_cgroup::Stats, TaskError> {
         let message = task::StatsRequest { id: self.inner.id.clone() };
@@ -367,18 +399,41 @@ impl Shim {
         message: &impl Message,
         limit: Option<Duration>,
     ) -> Result<R, TaskError> {
+        self.call_of(task::SERVICE, method, message, limit).await
+    }
+
+    async fn call_of<R: Message + Default>(
+        &self,
+        service: &'static str,
+        method: &'static str,
+        message: &impl Message,
+        limit: Option<Duration>,
+    ) -> Result<R, TaskError> {
         let call = async {
             let connection = self.connection().await?;
-            connection.call(task::SERVICE, method, message).await.map_err(|e| match e {
+            connection.call(service, method, message).await.map_err(|e| match e {
                 Broken::Lost => TaskError::Lost { id: self.inner.id.clone(), call: method },
                 Broken::Protocol => self.protocol(method),
             })
         };
         let response = match limit {
-            Some(limit) => tokio::time::timeout(limit, call).await.map_err(|_| self.deadline(method, limit))??,
+            Some(limit) => tokio::select! {
+                answer = tokio::time::timeout(limit, call) => answer.map_err(|_| self.deadline(method, limit))??,
+                after = self.stopped() => return Err(self.deadline(method, after)),
+            },
             None => call.await?,
         };
         self.unpack(method, response)
+    }
+
+    /// Returns when the shim has been stopped (SIGSTOP) for some looks: it will not answer in time, however long that is.
+    async fn stopped(&self) -> Duration {
+        let mut looks = 0;
+        while looks < STOPPED_LOOKS {
+            tokio::time::sleep(LOOK).await;
+            looks = if is_stopped(self.inner.pid) { looks + 1 } else { 0 };
+        }
+        LOOK * STOPPED_LOOKS
     }
 
     fn unpack<R: Message + Default>(&self, call: &'static str, response: Response) -> Result<R, TaskError> {

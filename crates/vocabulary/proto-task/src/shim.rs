@@ -11,6 +11,9 @@ pub const SERVICE: &str = "wharf.shim.v1.Shim";
 /// The method that turns a connection into a process's raw stdio.
 pub const ATTACH: &str = "Attach";
 
+/// The method that has the shim take sockets from dockerd.
+pub const HOLD: &str = "Hold";
+
 /// Type name of [`Failure`] in a status detail.
 pub const FAILURE_TYPE: &str = "wharf.shim.v1.Failure";
 
@@ -77,6 +80,42 @@ pub struct AttachResponse {
     /// Whether the process has a terminal, so that bytes come without frame headers.
     #[prost(bool, tag = "3")]
     pub terminal: bool,
+}
+
+/// Has the shim duplicate sockets of another process (pidfd_getfd(2)) and hold them for its lifetime.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HoldRequest {
+    /// The container.
+    #[prost(string, tag = "1")]
+    pub id: String,
+    /// Whose they are: the caller.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+    /// Their numbers there.
+    #[prost(int32, repeated, tag = "3")]
+    pub sockets: Vec<i32>,
+    /// Those whose connections the shim relays.
+    #[prost(message, repeated, tag = "4")]
+    pub relays: Vec<HeldRelay>,
+}
+
+/// A listening TCP socket or bound UDP socket of [`HoldRequest`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HeldRelay {
+    /// Its number.
+    #[prost(int32, tag = "1")]
+    pub socket: i32,
+    /// Address and port that its connections are relayed to.
+    #[prost(string, tag = "2")]
+    pub to: String,
+}
+
+/// The answer to [`HoldRequest`].
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HoldResponse {
+    /// The numbers that `sockets` have in the shim, in their order.
+    #[prost(int32, repeated, tag = "1")]
+    pub sockets: Vec<i32>,
 }
 
 /// [`wharf_types::Failure`] on the wire.

@@ -30,6 +30,10 @@ const CHANGES: &[(Endpoint, u32, Change)] = &[
     (Endpoint::ImageInspect, 48, |image| drop_key(image, "Manifests")),
     (Endpoint::ImageList, 48, |image| drop_key(image, "Descriptor")),
     (Endpoint::ImageList, 47, |image| drop_key(image, "Manifests")),
+    (Endpoint::DiskUsage, 48, |usage| {
+        let images = usage.get_mut("Images").and_then(Value::as_array_mut);
+        images.into_iter().flatten().filter_map(Value::as_object_mut).for_each(|image| drop_key(image, "Descriptor"));
+    }),
 ];
 
 /// Whether an answer for this version differs from the newest shape.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use wharf_api_client::{Query, Request};
-use wharf_api_types::{ContainerSummary, ImageSummary, Network};
+use wharf_api_types::{ContainerSummary, ImageSummary, Network, VolumeList};
 
 use crate::exit::Exit;
 use crate::parse::{self, Matches};
@@ -99,7 +99,10 @@ pub fn complete(words: &[String], describe: bool) -> Result<(), Exit> {
     if let Some(flag) = awaited {
         files = matches!(flag, "env-file" | "label-file" | "cidfile" | "output" | "input" | "volume" | "config");
         if matches!(flag, "network" | "net") {
-            found.extend(names("network").into_iter().map(|n| (n, "")));
+            found.extend(names("network", typed).into_iter().map(|n| (n, "")));
+        }
+        if matches!(flag, "volumes-from" | "link") {
+            found.extend(names("container", typed).into_iter().map(|n| (n, "")));
         }
     } else if typed.starts_with('-') {
         found.extend(command.flags().filter(|f| !f.hidden).map(|f| (format!("--{}", f.long), f.help)));
@@ -111,7 +114,7 @@ pub fn complete(words: &[String], describe: bool) -> Result<(), Exit> {
         let arguments = rest.iter().filter(|w| !w.starts_with('-')).count();
         match subject(command, arguments) {
             "" => files = true,
-            kind => found.extend(names(kind).into_iter().map(|n| (n, ""))),
+            kind => found.extend(names(kind, typed).into_iter().map(|n| (n, ""))),
         }
     }
     found.retain(|f| f.0.starts_with(typed));
@@ -186,28 +189,43 @@ fn subject(command: &Command, position: usize) -> &'static str {
         ("network", "rm" | "inspect") => "network",
         ("network", "connect" | "disconnect") if position == 0 => "network",
         ("network", "connect" | "disconnect") => "container",
+        ("volume", "rm" | "inspect") => "volume",
+        ("context", "rm" | "inspect") => "context",
+        ("context", "use" | "export" | "update") if position == 0 => "context",
         _ => "",
     }
 }
 
-/// Asks the daemon for names; none where it cannot be asked.
-fn names(kind: &str) -> Vec<String> {
+/// Asks the daemon for names; none where it cannot be asked. Ids are offered to who has begun to type one: beside names
+/// they would only be noise.
+fn names(kind: &str, typed: &str) -> Vec<String> {
     let Some(top) = table::find("") else { return Vec::new() };
     let Ok(parse::Request::Run(globals, _)) = parse::parse(&["version".into()]) else { return Vec::new() };
     debug_assert_eq!(globals.command.path, top.path);
     let Ok(shell) = Shell::new(&globals) else { return Vec::new() };
     let Ok(client) = shell.client() else { return Vec::new() };
+    if kind == "context" {
+        return super::context::names(&shell);
+    }
+    let by_id = !typed.is_empty() && typed.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+    let id = |id: &str| Some(id.trim_start_matches("sha256:").chars().take(12).collect()).filter(|_| by_id);
     let ask = |path: &str, query: Query| client.call(Request::get(path).query(query)).ok();
     match kind {
         "container" => ask("/containers/json", Query::new().with("all", "1"))
             .and_then(|r| r.parse::<Vec<ContainerSummary>>().ok())
-            .map(|all| all.into_iter().flat_map(|c| c.names).map(|n| n.trim_start_matches('/').to_owned()).collect()),
+            .map(|all| {
+                let own = |n: String| n.trim_start_matches('/').to_owned();
+                all.into_iter().flat_map(|c| id(&c.id).into_iter().chain(c.names.into_iter().map(own))).collect()
+            }),
         "image" => ask("/images/json", Query::new())
             .and_then(|r| r.parse::<Vec<ImageSummary>>().ok())
-            .map(|all| all.into_iter().flat_map(|i| i.repo_tags).collect()),
+            .map(|all| all.into_iter().flat_map(|i| id(&i.id).into_iter().chain(i.repo_tags)).collect()),
+        "volume" => ask("/volumes", Query::new())
+            .and_then(|r| r.parse::<VolumeList>().ok())
+            .map(|all| all.volumes.into_iter().map(|v| v.name).collect()),
         _ => ask("/networks", Query::new())
             .and_then(|r| r.parse::<Vec<Network>>().ok())
-            .map(|all| all.into_iter().map(|n| n.name).collect()),
+            .map(|all| all.into_iter().flat_map(|n| id(&n.id).into_iter().chain([n.name])).collect()),
     }
     .unwrap_or_default()
 }

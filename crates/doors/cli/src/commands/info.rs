@@ -144,6 +144,12 @@ fn server(out: &mut String, i: &Info) -> Vec<String> {
         lines(out, "Registry Mirrors", &r.mirrors.clone().unwrap_or_default());
     }
     say(out, "Live Restore Enabled", i.live_restore_enabled);
+    if let Some(firewall) = &i.firewall_backend {
+        say(out, "Firewall Backend", &firewall.driver);
+        for [name, value] in firewall.info.iter().flatten() {
+            say(out, &format!(" {name}"), value);
+        }
+    }
     say_some(out, "Product License", &i.product_license);
     let pools = i.default_address_pools.clone().unwrap_or_default();
     let pools: Vec<String> = pools.iter().map(|p| format!("Base: {}, Size: {}", p.base, p.size)).collect();

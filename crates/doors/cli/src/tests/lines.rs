@@ -29,6 +29,15 @@ fn fails(line: &str) -> Exit {
 #[test]
 fn wrong_commands_and_counts_are_told_as_docker_does() {
     for (line, text) in [
+        (
+            "ispect",
+            "docker: unknown command: docker ispect\n\nDid you mean this?\n  docker inspect\n\nRun 'docker --help' for more information",
+        ),
+        (
+            "network conect",
+            "docker: unknown command: docker network conect\n\nDid you mean this?\n  docker network connect\n\n\
+             Usage:  docker network\n\nRun 'docker network --help' for more information",
+        ),
         ("nosuchcommand", "docker: unknown command: docker nosuchcommand\n\nRun 'docker --help' for more information"),
         (
             "container nosuch",

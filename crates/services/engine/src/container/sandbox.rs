@@ -15,6 +15,9 @@ pub struct Sandbox {
     /// Whether the shim holds the sockets of the resolver.
     #[serde(default)]
     pub resolver: bool,
+    /// The numbers of the resolver's sockets in the shim (UDP, TCP), if it got them while the container ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver_at: Option<(i32, i32)>,
     /// Published ports that lead nowhere at the moment: the container is on no network with a way out. The shim goes on to
     /// hold their sockets.
     #[serde(default)]

@@ -29,6 +29,13 @@ pub(super) struct Attached {
     pub(super) sockets: Sockets,
 }
 
+/// Sockets of a running container that its shim does not hold yet.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) resolver: Option<wharf_dns::Sockets>,
+    pub(crate) ports: Sockets,
+}
+
 impl Lifecycle {
     /// Finds the networks of a container, in the order of their links.
     pub(super) fn wanted(&self, record: &ContainerRecord) -> Result<Vec<Wanted>, StartError> {
@@ -236,9 +243,43 @@ impl Lifecycle {
             return self.networks.move_ports(endpoint, moved, &requests).map_err(EngineError::Connect);
         }
         let sockets = self.networks.publish(endpoint, &record.name, &requests).map_err(EngineError::Connect)?;
-        let mut kept = self.kept_sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        kept.insert(record.id.clone(), sockets);
+        self.keep(&record.id, |kept| kept.ports = sockets);
         Ok(())
+    }
+
+    /// Notes sockets that a container's shim is to hold.
+    pub(super) fn keep(&self, container: &ContainerId, note: impl FnOnce(&mut Kept)) {
+        let mut kept = self.kept_sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        note(kept.entry(container.clone()).or_default());
+    }
+
+    /// Has a running container's shim hold what was opened after its start, so that it outlives this daemon. The caller
+    /// holds the container's lock. A shim that does not take it leaves it here: then it lives as long as this daemon.
+    pub(crate) async fn hand_over(&self, container: &Container) {
+        let all = || self.kept_sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(kept) = all().remove(&container.id) else { return };
+        let view = container.view();
+        let (Some(task), Some(sandbox)) = (&view.task, &view.sandbox) else { return };
+        let resolver = kept.resolver.iter().flat_map(|s| [s.udp.as_fd(), s.tcp.as_fd()]);
+        let sockets: Vec<_> = resolver.chain(kept.ports.hold.iter().map(AsFd::as_fd)).collect();
+        let relays: Vec<_> = kept.ports.relays.iter().map(|r| (r.fd.as_fd(), r.to)).collect();
+        let outcome = task.shim.hold(&sockets, &relays).await.map_err(|e| wharf_error::Chain(&e).to_string());
+        let written = outcome.and_then(|numbers| {
+            let [udp, tcp, ..] = numbers[..] else { return Ok(()) };
+            if kept.resolver.is_none() {
+                return Ok(());
+            }
+            let sandbox = Sandbox { resolver_at: Some((udp, tcp)), ..(**sandbox).clone() };
+            let folder = self.shims.folder(&container.id);
+            write_sandbox(&folder, &sandbox).map_err(|e| wharf_error::Chain(&e).to_string())?;
+            container.publish(|v| v.sandbox = Some(Arc::new(sandbox)));
+            Ok(())
+        });
+        point("connect.after-hold");
+        if let Err(error) = written {
+            tracing::warn!(container = %container.id, error, "sockets of a connected network end with this daemon");
+            all().insert(container.id.clone(), kept);
+        }
     }
 
     /// Writes down and publishes a changed sandbox, with the container's hosts and resolv.conf.

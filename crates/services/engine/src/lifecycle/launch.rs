@@ -68,7 +68,8 @@ impl Lifecycle {
             }
         }
         // A sandbox that was made before has no policy.
-        if record.network_names() == ["bridge"] && !crate::networks::egress::has_own(record) {
+        let plain = || !record.networks.get("bridge").is_some_and(crate::networks::is_limited);
+        if record.network_names() == ["bridge"] && !crate::networks::egress::has_own(record) && plain() {
             return Ok(NetPlan::Bridge);
         }
         Ok(NetPlan::Networks(self.wanted(record)?))

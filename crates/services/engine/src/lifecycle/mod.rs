@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use wharf_dns::Resolver;
-use wharf_network::{Networks, Sockets};
+use wharf_network::Networks;
 use wharf_snapshot::Snapshotter;
 use wharf_task::Shims;
 use wharf_types::ContainerId;
@@ -34,7 +34,7 @@ use crate::networks::Catalog;
 use crate::spec::Identity;
 use crate::volumes::Volumes;
 
-pub(crate) use attach::SANDBOX_FILE;
+pub(crate) use attach::{Kept, SANDBOX_FILE};
 pub(crate) use links::split as split_link;
 pub use remove::RemoveOptions;
 pub use saver::Saver;
@@ -54,8 +54,8 @@ pub struct Lifecycle {
     pub(crate) networks: Arc<Networks>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) resolver: Arc<Resolver>,
-    /// Sockets of ports that were published after the container's shim was started.
-    pub(crate) kept_sockets: Mutex<HashMap<ContainerId, Sockets>>,
+    /// Sockets that were opened after the container's shim was started, and that it does not hold yet.
+    pub(crate) kept_sockets: Mutex<HashMap<ContainerId, Kept>>,
     pub(crate) shims: Shims,
     pub(crate) events: Arc<Events>,
     pub(crate) execs: Arc<Execs>,

@@ -60,6 +60,7 @@ impl Lifecycle {
             self.resolver.change(record.id.as_str(), self.client(record, sandbox, netns));
         } else if is_resolved(sandbox) {
             let sockets = self.networks.open_resolver(netns.as_fd())?;
+            self.keep(&record.id, |kept| kept.resolver = sockets.try_clone().ok());
             self.serve(record, sandbox, netns, sockets);
         }
         Ok(())
@@ -159,7 +160,8 @@ impl Lifecycle {
         }
         let record = &view.record;
         let outcome = self.namespace(view).map_err(|e| e.to_string()).and_then(|netns| {
-            let held = if sandbox.resolver { held_sockets(task.shim.pid()) } else { None };
+            let at = sandbox.resolver_at.or(sandbox.resolver.then_some((UDP_FD, TCP_FD)));
+            let held = at.and_then(|at| held_sockets(task.shim.pid(), at));
             let sockets = match held {
                 Some(sockets) => sockets,
                 None => self.networks.open_resolver(netns.as_fd()).map_err(|e| wharf_error::Chain(&e).to_string())?,
@@ -174,11 +176,11 @@ impl Lifecycle {
 }
 
 /// Duplicates the resolver's sockets that a shim holds.
-fn held_sockets(shim: u32) -> Option<Sockets> {
+fn held_sockets(shim: u32, (udp, tcp): (i32, i32)) -> Option<Sockets> {
     let pid = i32::try_from(shim).ok().and_then(Pid::from_raw)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     let get = |number| pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()).ok();
-    let sockets = Sockets { udp: get(UDP_FD)?, tcp: get(TCP_FD)? };
+    let sockets = Sockets { udp: get(udp)?, tcp: get(tcp)? };
     // They are what they ought to be: bound to the resolver's address.
     sockets.ports().ok().map(|_| sockets)
 }

@@ -57,15 +57,18 @@ impl NetworkList {
         view: &Arc<View>,
         network: &Arc<NetworkRecord>,
     ) -> Result<(), EngineError> {
-        let (lifecycle, container) = (self.lifecycle.clone(), container.clone());
+        let (lifecycle, of) = (self.lifecycle.clone(), container.clone());
         let (view, network) = (view.clone(), network.clone());
-        blocking(move || lifecycle.connect_live(&container, &view, &network)).await??;
+        blocking(move || lifecycle.connect_live(&of, &view, &network)).await??;
+        self.lifecycle.hand_over(container).await;
         Ok(())
     }
 
     async fn leave(&self, container: &Arc<Container>, network: &Arc<NetworkRecord>) -> Result<(), EngineError> {
-        let (lifecycle, container, network) = (self.lifecycle.clone(), container.clone(), network.clone());
-        blocking(move || lifecycle.disconnect_live(&container, &network.name)).await??;
+        let (lifecycle, of, network) = (self.lifecycle.clone(), container.clone(), network.clone());
+        blocking(move || lifecycle.disconnect_live(&of, &network.name)).await??;
+        // A port may have moved to a network on which it could not be bound before.
+        self.lifecycle.hand_over(container).await;
         Ok(())
     }
 

@@ -159,6 +159,15 @@ impl NetworkList {
             }
             _ => options::bridge(&record.id, request.internal, &option_map)?,
         };
+        for label in super::request::RATES {
+            let Some(value) = record.options.get(label) else { continue };
+            let wrong =
+                |reason: String| EngineError::NetworkOption { label: label.to_owned(), value: value.clone(), reason };
+            value.parse::<wharf_network::Rate>().map_err(|e| wrong(e.to_string()))?;
+            if record.driver == "macvlan" && label == super::request::RATES[0] {
+                return Err(wrong("only bridge networks can".to_owned()));
+            }
+        }
         if egress::read(&record.options)?.flatten().is_some() {
             if record.driver != "bridge" {
                 return Err(EngineError::Egress(format!("driver {} has none: only bridge networks do", record.driver)));

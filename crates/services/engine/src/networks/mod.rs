@@ -21,7 +21,7 @@ use wharf_network::Networks;
 pub(crate) use catalog::Catalog;
 pub(crate) use list::digits;
 pub use record::NetworkRecord;
-pub(crate) use request::{endpoint_problems, join_request, problems_text};
+pub(crate) use request::{endpoint_problems, is_limited, join_request, problems_text};
 
 use crate::container::{Records, Registry};
 use crate::events::Events;

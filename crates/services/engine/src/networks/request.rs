@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use wharf_api_types::EndpointSettings;
-use wharf_network::{Cidr, JoinRequest, MacAddress};
+use wharf_network::{Cidr, JoinRequest, MacAddress, Rate};
 
 use super::NetworkRecord;
 
 const SYSCTLS: &str = "com.docker.network.endpoint.sysctls";
+/// How fast an endpoint may receive and send: of an endpoint, or of all endpoints of a network.
+pub(super) const RATES: [&str; 2] = ["com.wharf.bandwidth.in", "com.wharf.bandwidth.out"];
 const NAME: &str = "com.docker.network.endpoint.ifname";
 
 /// What is wrong with an endpoint's settings (moby `validateEndpointSettings`). `network` is absent where it does not
@@ -61,6 +63,12 @@ pub(crate) fn endpoint_problems(
     for (label, value) in options {
         match label.as_str() {
             SYSCTLS => problems.extend(sysctls(value).err()),
+            label if RATES.contains(&label) => {
+                problems.extend(value.parse::<Rate>().err().map(|e| e.to_string()));
+                if label == RATES[0] && network.is_some_and(|n| n.driver == "macvlan") {
+                    problems.push(format!("{label} needs a bridge network"));
+                }
+            }
             NAME if !is_link_name(value) => problems.push(format!("invalid interface name {value:?}")),
             _ => {}
         }
@@ -107,6 +115,11 @@ fn sysctls(value: &str) -> Result<Vec<(String, String)>, String> {
     Ok(all)
 }
 
+/// Whether an endpoint on the default bridge asks for what a sandbox that was made before does not have.
+pub(crate) fn is_limited(settings: &EndpointSettings) -> bool {
+    settings.driver_opts.iter().flatten().any(|(label, _)| RATES.contains(&label.as_str()))
+}
+
 /// Turns checked settings into a request. `taken` are the names of links that the container has on other networks.
 pub(crate) fn join_request(
     network: &NetworkRecord,
@@ -122,6 +135,10 @@ pub(crate) fn join_request(
     let free = || (0..).map(|n| format!("{prefix}{n}")).find(|name| !taken.contains(&name.as_str()));
     let own = option(NAME).map(str::to_owned);
     let mac = if settings.mac_address.is_empty() { container_mac } else { &settings.mac_address };
+    // What was checked before is a rate.
+    let rate = |label: &str| {
+        option(label).or(network.options.get(label).map(String::as_str)).and_then(|v| v.parse::<Rate>().ok())
+    };
     JoinRequest {
         network: network.key().to_owned(),
         link: own.or_else(free).unwrap_or_default(),
@@ -132,6 +149,8 @@ pub(crate) fn join_request(
         link_local: ipam.link_local_ips.iter().flatten().filter_map(|a| a.parse().ok()).collect(),
         sysctls: option(SYSCTLS).and_then(|v| sysctls(v).ok()).unwrap_or_default(),
         egress: None,
+        rate_in: rate(RATES[0]),
+        rate_out: rate(RATES[1]),
     }
 }
 

@@ -23,6 +23,11 @@ pub fn show(shell: &mut Shell, _: &Matches) -> Result<(), Exit> {
     shell.line(&shell.context())
 }
 
+/// The names of all contexts, for completion.
+pub(super) fn names(shell: &Shell) -> Vec<String> {
+    [DEFAULT_CONTEXT.to_owned()].into_iter().chain(stored(shell).into_iter().map(|row| row.0)).collect()
+}
+
 /// `docker context ls`.
 pub fn list(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let current = shell.context();
