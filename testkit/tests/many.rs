@@ -72,7 +72,7 @@ fn a_stopped_shim_is_told_of_in_seconds_and_holds_up_nobody_else() {
             std::thread::sleep(Duration::from_millis(100));
         }
         let (outcome, took) = waiting.join().expect("no panic");
-        assert!(outcome.code != 0 && outcome.stderr.contains("did not answer"), "{outcome:?}");
+        assert!(outcome.code != 0 && outcome.text().contains("did not answer Exec"), "{outcome:?}");
         assert!(took < Duration::from_secs(20), "{took:?}");
     });
     rustix::process::kill_process(shim, rustix::process::Signal::CONT).expect("the shim is there");

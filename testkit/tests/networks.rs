@@ -120,7 +120,7 @@ fn a_rate_of_an_endpoint_holds_in_both_directions_and_is_what_the_network_says_u
     // It holds: 2 MB at 4 Mbit/s take four seconds, less what goes at once.
     let address =
         daemon.docker(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "tk-own"]).ok();
-    daemon.docker(&["exec", "-d", "tk-own", "sh", "-c", "nc -l -p 9000 >/dev/null"]).ok();
+    daemon.docker(&["exec", "-d", "tk-own", "sh", "-c", "sleep 1000 | nc -l -p 9000 >/dev/null"]).ok();
     testkit::eventually("it listens", || {
         (daemon.docker(&["exec", "tk-own", "sh", "-c", "grep -q :2328 /proc/net/tcp*"]).code == 0).then_some(())
     });

@@ -51,6 +51,7 @@ pub const POINTS: &[&str] = &[
     "rmi.after-layers",
     "connect.after-commit",
     "connect.after-file",
+    "connect.after-hold",
     "connect.after-join",
     "connect.begin",
     "connect.done",
