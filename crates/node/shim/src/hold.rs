@@ -36,12 +36,11 @@ impl Supervisor {
             let to = relay.to.parse::<SocketAddr>().map_err(|e| Status::new(Code::InvalidArgument, e.to_string()))?;
             relays.push(Relay::new(take(relay.socket)?, to));
         }
-        let mut next = self.relays.keys().next_back().map_or(0, |n| n + 1);
-        for relay in relays {
-            let watched = self.poll.add(&relay.listener, Token::Relay(next), Ready::IN);
+        let next = self.relays.keys().next_back().map_or(0, |n| n + 1);
+        for (number, relay) in (next..).zip(relays) {
+            let watched = self.poll.add(&relay.listener, Token::Relay(number), Ready::IN);
             watched.map_err(|e| Status::new(Code::Internal, format!("watching a relay: {e}")))?;
-            self.relays.insert(next, relay);
-            next += 1;
+            self.relays.insert(number, relay);
         }
         let numbers = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         self.held.extend(sockets);
