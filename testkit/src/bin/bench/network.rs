@@ -107,9 +107,10 @@ impl Bare {
                 std::thread::sleep(Duration::from_millis(1));
             }
             let line = match n {
-                1 => "ip link add br type bridge; ip addr add 10.253.77.1/24 dev br; ip link set br up".to_owned(),
+                1 => "ip link add name bare type bridge; ip addr add 10.253.77.1/24 dev bare; ip link set bare up"
+                    .to_owned(),
                 _ => format!(
-                    "ip link add v{n} master br type veth peer name eth0 netns {pid}; ip link set v{n} up; \
+                    "ip link add v{n} master bare type veth peer name eth0 netns {pid}; ip link set v{n} up; \
                      nsenter -t {pid} -n sh -ec \"ip addr add 10.253.77.{n}/24 dev eth0; ip link set eth0 up\""
                 ),
             };
