@@ -38,12 +38,3 @@ pub fn binaries() -> PathBuf {
     assert!(folder.join("dockerd").exists(), "no dockerd in {}: run `make binaries` first", folder.display());
     folder
 }
-
-/// Whether a test is passed over because what it tests does not hold yet: says so, with what is known. `WHARF_GAPS=1` runs it.
-pub fn known_gap(what: &str) -> bool {
-    if std::env::var_os("WHARF_GAPS").is_some() {
-        return false;
-    }
-    eprintln!("skipped, a known gap: {what}");
-    true
-}
