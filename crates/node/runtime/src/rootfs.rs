@@ -4,11 +4,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, OFlags};
-use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags};
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use wharf_oci::runtime::IdMapping;
+use wharf_sys::clone::{Cloned, clone3, exit_now, flags};
 use wharf_sys::mount::Attributes;
 use wharf_types::{Failure, Mount, Stage};
 
 use crate::failure::OrFail;
+use crate::idmap;
 use crate::mounting::{attach, change, clone_tree, open_host};
 use crate::options::{Options, ms};
 use crate::rooted::{Missing, Root, magic};
@@ -33,40 +37,115 @@ fn failed(mount: &Mount) -> String {
 pub(crate) fn plan(mounts: &[Mount], here: bool) -> Result<Vec<Part<'_>>, Failure> {
     let mut parts = Vec::with_capacity(mounts.len());
     for mount in mounts {
-        let options = Options::parse(&mount.options);
-        let tree = if here { Some(detached(mount, &options)?) } else { None };
+        let mut options = Options::parse(&mount.options);
+        let map = map_of(&mut options.data).or_fail(Stage::IdMap, || failed(mount))?;
+        let map = map.map(|(uids, gids)| idmap::namespace(&uids, &gids)).transpose()?;
+        let tree = if here || map.is_some() { Some(detached(mount, &options, map.as_ref())?) } else { None };
         parts.push(Part { mount, options, tree });
     }
     Ok(parts)
 }
 
-/// Mounts without a place, by the new mount API.
-fn detached(mount: &Mount, options: &Options) -> Result<OwnedFd, Failure> {
+type Maps = (Vec<IdMapping>, Vec<IdMapping>);
+
+/// Takes out how owners are to be shifted: containerd's snapshotters say so by `uidmap=` and `gidmap=`, each a list of
+/// `inside:outside:count` with commas between. One without the other means nothing, as with containerd.
+fn map_of(data: &mut Vec<String>) -> std::io::Result<Option<Maps>> {
+    let mut take = |name: &str| {
+        let at = data.iter().position(|option| option.starts_with(name))?;
+        Some(data.remove(at)[name.len()..].to_owned())
+    };
+    let (Some(uids), Some(gids)) = (take("uidmap="), take("gidmap=")) else { return Ok(None) };
+    let wrong = || std::io::Error::from(std::io::ErrorKind::InvalidInput);
+    let one = |text: &str| {
+        let mut numbers = text.split(':').map(|n| n.parse::<u32>().ok());
+        let map = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let map = IdMapping { container_id: map.0, host_id: map.1, size: map.2 };
+        numbers.next().is_none().then_some(map)
+    };
+    let list = |text: &str| text.split(',').map(one).collect::<Option<Vec<_>>>().ok_or_else(wrong);
+    Ok(Some((list(&uids)?, list(&gids)?)))
+}
+
+fn shift(tree: &OwnedFd, map: &OwnedFd, recursive: bool) -> std::io::Result<()> {
+    change(tree.as_fd(), recursive, &Attributes { id_map: Some(map.as_fd()), ..Attributes::default() })
+}
+
+/// Names the layers. One by one if need be: a string of fsconfig(2) stops at 256 bytes (6.5 has `lowerdir+`).
+fn set_layers(fs: &OwnedFd, layers: &str) -> rustix::io::Result<()> {
+    if layers.len() <= 255 {
+        return rustix::mount::fsconfig_set_string(fs, c"lowerdir", layers);
+    }
+    layers.split(':').try_for_each(|layer| rustix::mount::fsconfig_set_string(fs, c"lowerdir+", layer))
+}
+
+/// Names layers that show shifted owners, and creates the overlay: overlayfs takes no id map itself, but its layers may have one (5.19).
+/// In the mount namespace of a helper those cover the plain ones, so that the names mean them; a layer that is attached nowhere is
+/// refused by kernels before 6.15.
+fn create_over_shifted(fs: &OwnedFd, layers: &str, map: &OwnedFd) -> std::io::Result<()> {
+    let mut shifted = Vec::new();
+    for layer in layers.split(':').map(Path::new) {
+        let tree = clone_tree(CWD, layer, false)?;
+        shift(&tree, map, false)?;
+        shifted.push((tree, layer));
+    }
+    let perform = || {
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        rustix::mount::mount_change("/", private)?;
+        for (tree, layer) in &shifted {
+            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+            rustix::mount::move_mount(tree, c"", CWD, *layer, flags)?;
+        }
+        set_layers(fs, layers)?;
+        rustix::mount::fsconfig_create(fs)
+    };
+    let pidfd = match clone3(flags::NEWNS, None)? {
+        Cloned::Child => exit_now(perform().map_or_else(rustix::io::Errno::raw_os_error, |()| 0)),
+        Cloned::Parent { pidfd, .. } => pidfd,
+    };
+    let ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?.and_then(|status| status.exit_status());
+    match ended {
+        Some(0) => Ok(()),
+        Some(code) => Err(std::io::Error::from_raw_os_error(code)),
+        None => Err(std::io::ErrorKind::Interrupted.into()),
+    }
+}
+
+/// Mounts without a place, by the new mount API, with owners shifted by the map of a user namespace if one is given.
+fn detached(mount: &Mount, options: &Options, map: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
     let failed = || failed(mount);
     if is_bind(mount, options) {
-        return clone_tree(CWD, Path::new(&mount.source), options.recursive).or_fail(Stage::Rootfs, failed);
+        let tree = clone_tree(CWD, Path::new(&mount.source), options.recursive).or_fail(Stage::Rootfs, failed)?;
+        let mapped = map.map_or(Ok(()), |map| shift(&tree, map, options.recursive));
+        return mapped.map(|()| tree).or_fail(Stage::IdMap, failed);
     }
+    let shifted = map.filter(|_| mount.kind == "overlay");
     let fs = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).or_fail(Stage::Rootfs, failed)?;
     if !mount.source.is_empty() {
         rustix::mount::fsconfig_set_string(&fs, c"source", mount.source.as_str()).or_fail(Stage::Rootfs, failed)?;
     }
     for option in &options.data {
         match option.split_once('=') {
-            // One by one: a string of fsconfig(2) stops at 256 bytes (6.5 has `lowerdir+`).
-            Some(("lowerdir", layers)) if layers.len() > 255 => {
-                for layer in layers.split(':') {
-                    rustix::mount::fsconfig_set_string(&fs, c"lowerdir+", layer).or_fail(Stage::Rootfs, failed)?;
-                }
-            }
+            Some(("lowerdir", _)) if shifted.is_some() => {}
+            Some(("lowerdir", layers)) => set_layers(&fs, layers).or_fail(Stage::Rootfs, failed)?,
             Some((key, value)) => {
                 rustix::mount::fsconfig_set_string(&fs, key, value).or_fail(Stage::Rootfs, failed)?;
             }
             None => rustix::mount::fsconfig_set_flag(&fs, option.as_str()).or_fail(Stage::Rootfs, failed)?,
         }
     }
-    rustix::mount::fsconfig_create(&fs).or_fail(Stage::Rootfs, failed)?;
+    if let Some(map) = shifted {
+        let layers = options.data.iter().find_map(|option| option.strip_prefix("lowerdir=")).unwrap_or_default();
+        create_over_shifted(&fs, layers, map).or_fail(Stage::IdMap, failed)?;
+    } else {
+        rustix::mount::fsconfig_create(&fs).or_fail(Stage::Rootfs, failed)?;
+    }
     let attributes = MountAttrFlags::from_bits_retain(options.attributes().0 as u32);
-    rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).or_fail(Stage::Rootfs, failed)
+    let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).or_fail(Stage::Rootfs, failed)?;
+    if let (Some(map), None) = (map, shifted) {
+        shift(&tree, map, false).or_fail(Stage::IdMap, failed)?;
+    }
+    Ok(tree)
 }
 
 fn is_bind(mount: &Mount, options: &Options) -> bool {
@@ -128,7 +207,7 @@ impl Part<'_> {
         }
         if data.len() > DATA_LIMIT {
             // The kernel would cut it without a word.
-            let tree = detached(self.mount, &self.options)?;
+            let tree = detached(self.mount, &self.options, None)?;
             return attach(tree.as_fd(), target.as_fd()).or_fail(Stage::Rootfs, failed);
         }
         let data = std::ffi::CString::new(data).or_fail(Stage::Rootfs, failed)?;
@@ -172,6 +251,19 @@ fn common_folder(layers: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shifted_owners_are_read_from_the_options_and_taken_out() {
+        let options = |list: &[&str]| list.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>();
+        let mut data = options(&["index=off", "uidmap=0:100000:10,10:5:1", "gidmap=0:7:1", "lowerdir=/a"]);
+        let (uids, gids) = map_of(&mut data).expect("valid").expect("both are there");
+        assert_eq!((uids[1].container_id, uids[1].host_id, gids[0].host_id), (10, 5, 7));
+        assert_eq!(data, options(&["index=off", "lowerdir=/a"]));
+        assert!(map_of(&mut options(&["uidmap=0:1:1"])).expect("valid").is_none());
+        for wrong in ["", "0:1", "0:1:2:3", "a:1:1", "0:4294967296:1"] {
+            assert!(map_of(&mut options(&[&format!("uidmap={wrong}"), "gidmap=0:1:1"])).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_common_folder_of_layers_is_found() {
