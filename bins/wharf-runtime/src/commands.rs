@@ -70,6 +70,8 @@ pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Error
 struct Made {
     folder: Folder,
     container: Container,
+    /// systemd's unit, if its group is one.
+    unit: Option<String>,
 }
 
 fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
@@ -79,7 +81,9 @@ fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
     let terminal = config.process.as_ref().is_some_and(|p| p.terminal);
     check_console(i, terminal, by_socket || i.is_set("detach"))?;
     let folder = store::make(&i.root, i.id())?;
-    let made = make_in(i, &folder, &bundle, &config, terminal, by_socket, preserved);
+    let rootless = is_rootless(i);
+    let gate = || if by_socket { folder.listen().map(Gate::Socket) } else { Ok(Gate::Caller) };
+    let made = gate().and_then(|gate| make_in(i, &bundle, &config, terminal, gate, preserved, rootless));
     match made {
         Ok(container) => {
             let (started, _) = start_time(container.pid()).unwrap_or_default();
@@ -98,14 +102,14 @@ fn make(i: &Invocation, by_socket: bool) -> Result<Made, Error> {
                 created: Timestamp::now(),
                 config,
                 systemd,
-                rootless: is_rootless(i),
+                rootless,
             };
             let saved = folder.save(&record).and_then(|()| announce(i, pid, container.pidfd()));
             if let Err(e) = saved {
                 undo(container, &folder);
                 return Err(e);
             }
-            Ok(Made { folder, container })
+            Ok(Made { folder, container, unit: record.systemd })
         }
         Err(e) => {
             // What failed first is what counts.
@@ -134,14 +138,13 @@ fn check_console(i: &Invocation, terminal: bool, detached: bool) -> Result<(), E
 
 fn make_in(
     i: &Invocation,
-    folder: &Folder,
     bundle: &Path,
     spec: &Spec,
     terminal: bool,
-    by_socket: bool,
+    gate: Gate,
     preserve_fds: u32,
+    rootless: bool,
 ) -> Result<Container, Error> {
-    let gate = if by_socket { Gate::Socket(folder.listen()?) } else { Gate::Caller };
     let streams = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
     let mut container = wharf_runtime::create(CreateRequest {
         id: i.id(),
@@ -155,7 +158,7 @@ fn make_in(
         no_pivot: i.is_set("no-pivot"),
         no_new_keyring: i.is_set("no-new-keyring"),
         systemd: i.systemd,
-        rootless: is_rootless(i),
+        rootless,
     })
     .map_err(Error::Start)?;
     if let Some(socket) = i.value("console-socket")
@@ -231,7 +234,7 @@ fn create(i: &Invocation) -> Result<u8, Error> {
 fn run_container(i: &Invocation) -> Result<u8, Error> {
     let detached = i.is_set("detach");
     let foreground = if detached { None } else { Some(Foreground::new()?) };
-    let Made { folder, mut container } = make(i, false)?;
+    let Made { folder, mut container, unit } = make(i, false)?;
     let console = container.take_console();
     if let Err(failure) = container.start() {
         undo(container, &folder);
@@ -240,7 +243,6 @@ fn run_container(i: &Invocation) -> Result<u8, Error> {
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(container.pidfd(), console.as_ref());
     if !i.is_set("keep") {
-        let unit = store::open(&i.root, i.id()).ok().and_then(|(_, record)| record.systemd);
         container.delete()?;
         if let Some(unit) = unit {
             systemd::stop(&unit).map_err(Error::Cgroup)?;

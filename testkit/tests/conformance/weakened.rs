@@ -23,10 +23,21 @@ const PAIRS: &[(&str, &str)] = &[
         "inside::cve_2022_24769_and_2022_29162_inheritable_and_ambient_capabilities_are_empty_unless_asked_for",
     ),
     ("descriptors", "attacks::cve_2024_21626_a_directory_through_a_leaked_descriptor_does_not_lead_out"),
-    // A process that is added holds no folder, so that there is nothing to leak without this protection either.
+    ("descriptors", "attacks::cve_2024_21626_the_same_for_a_process_that_is_added"),
     ("image", "attacks::cve_2019_5736_the_runtime_cannot_be_overwritten_when_it_is_made_to_execute_itself"),
     ("dumpable", "attacks::cve_2016_9962_a_process_that_is_added_cannot_be_looked_into_before_it_runs_its_program"),
     ("state-mode", "attacks::cve_2021_41091_the_state_folder_is_closed_to_others"),
+    ("user-database", "attacks::cve_2024_9676_a_user_database_that_is_a_fifo_holds_nobody_up"),
+    ("beneath", "attacks::cve_2024_45310_no_file_is_made_outside_by_a_mount_whose_place_is_being_swapped"),
+    ("beneath", "attacks::cve_2026_41579_a_dev_that_is_a_link_stays_inside"),
+    (
+        "procfs",
+        "attacks::cve_2025_52881_a_kernel_parameter_is_written_to_the_hosts_procfs_and_to_no_file_of_the_image",
+    ),
+    // The same where openat2 is denied: what stops them then is the walk.
+    ("openat2,beneath", "attacks::cve_2021_30465_a_mount_destination_that_is_a_link_stays_inside"),
+    ("openat2,beneath", "attacks::cve_2024_45310_no_file_is_made_outside_by_a_mount_whose_place_is_being_swapped"),
+    ("openat2,beneath", "attacks::cve_2026_41579_a_dev_that_is_a_link_stays_inside"),
 ];
 
 /// What libtest says of a case that ran and failed.
@@ -57,6 +68,20 @@ fn case(name: &str, weaken: &str) -> (Option<i32>, String) {
         std::thread::sleep(Duration::from_millis(20));
     };
     (code, std::fs::read_to_string(output.path()).unwrap_or_default())
+}
+
+#[test]
+fn every_attack_fails_where_openat2_is_denied() {
+    if !is_ours() {
+        println!("SKIP: other runtimes cannot be told to do without it");
+        return;
+    }
+    let program = std::env::current_exe().expect("our own path");
+    let mut command = Command::new(program);
+    command.args(["attacks::", "--test-threads=2"]).env("WHARF_WEAKEN", "openat2").stdin(Stdio::null());
+    let output = command.output().expect("ran");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && !said.contains(" 0 passed"), "{said}");
 }
 
 #[test]

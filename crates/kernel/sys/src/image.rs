@@ -42,13 +42,11 @@ fn sealed_copy(path: &CStr) -> io::Result<OwnedFd> {
 
 /// Whether the calling process already runs from such a file.
 pub fn is_protected() -> io::Result<bool> {
-    // O_PATH: a sealed memfd and a read-only mount are both seen without reading.
-    let exe = rustix::fs::open(c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let exe = rustix::fs::open(c"/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     if rustix::fs::fstatvfs(&exe)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
         return Ok(true);
     }
-    let readable = rustix::fs::open(c"/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok(rustix::fs::fcntl_get_seals(&readable).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
+    Ok(rustix::fs::fcntl_get_seals(&exe).is_ok_and(|seals| seals.contains(SealFlags::WRITE)))
 }
 
 #[cfg(test)]

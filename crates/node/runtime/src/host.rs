@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use wharf_types::{Failure, Stage};
 
 use crate::failure::{OrFail, refuse};
+use crate::weaken::is_dropped;
 
 /// procfs as it is on the host.
 #[derive(Debug)]
@@ -45,9 +46,13 @@ impl Proc {
         };
         let folder = folder.as_ref().unwrap_or(&self.0);
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let file = match openat2(folder, rest, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        let opened = match is_dropped("openat2") {
+            true => Err(Errno::NOSYS),
+            false => openat2(folder, rest, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve),
+        };
+        let file = match opened {
             // Denied by an old sandbox. The descriptor is the host's own /proc, nothing of the container is in the way.
-            Err(Errno::NOSYS) => {
+            Err(Errno::NOSYS | Errno::PERM) => {
                 if rest.components().any(|c| !matches!(c, Component::Normal(_))) {
                     return Err(Errno::INVAL);
                 }

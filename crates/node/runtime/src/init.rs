@@ -106,9 +106,15 @@ fn prepare(plan: &InitPlan<'_>, channel: &Channel, waiting: &Waiting, cloned_int
     }
     plan.process.early(&plan.proc)?;
     names(plan)?;
-    sysctl::apply(&plan.proc, &plan.sysctls)?;
+    let by_name = crate::weaken::is_dropped("procfs");
+    if !by_name {
+        sysctl::apply(&plan.proc, &plan.sysctls)?;
+    }
     rustix::process::umask(Mode::empty());
     let console = file_systems(plan, channel)?;
+    if by_name {
+        sysctl::apply_by_name(&plan.sysctls)?;
+    }
     let streams = match (console, plan.streams) {
         (Some(slave), _) => Streams::Terminal(slave),
         (None, Some(fds)) => Streams::Given(fds),

@@ -89,6 +89,9 @@ impl Root {
     }
 
     fn open_at_once(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> Result<OwnedFd> {
+        if is_dropped("openat2") {
+            return Err(Errno::NOSYS);
+        }
         let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         let mut path = path;
         if is_dropped("beneath") {

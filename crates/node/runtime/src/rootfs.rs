@@ -79,10 +79,14 @@ fn set_layers(fs: &OwnedFd, layers: &str) -> rustix::io::Result<()> {
     layers.split(':').try_for_each(|layer| rustix::mount::fsconfig_set_string(fs, c"lowerdir+", layer))
 }
 
-/// Names layers that show shifted owners, and creates the overlay: overlayfs takes no id map itself, but its layers may have one (5.19).
+/// Configures an overlay over layers that show shifted owners: overlayfs takes no id map itself, but its layers may have one (5.19).
 /// In the mount namespace of a helper those cover the plain ones, so that the names mean them; a layer that is attached nowhere is
-/// refused by kernels before 6.15.
-fn create_over_shifted(fs: &OwnedFd, layers: &str, map: &OwnedFd) -> std::io::Result<()> {
+/// refused by kernels before 6.15. All names must be looked up there: those of other namespaces are refused.
+fn over_shifted(
+    layers: &str,
+    map: &OwnedFd,
+    configure: impl FnOnce() -> rustix::io::Result<()>,
+) -> std::io::Result<()> {
     let mut shifted = Vec::new();
     for layer in layers.split(':').map(Path::new) {
         let tree = clone_tree(CWD, layer, false)?;
@@ -93,11 +97,9 @@ fn create_over_shifted(fs: &OwnedFd, layers: &str, map: &OwnedFd) -> std::io::Re
         let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
         rustix::mount::mount_change("/", private)?;
         for (tree, layer) in &shifted {
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            rustix::mount::move_mount(tree, c"", CWD, *layer, flags)?;
+            rustix::mount::move_mount(tree, c"", CWD, *layer, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         }
-        set_layers(fs, layers)?;
-        rustix::mount::fsconfig_create(fs)
+        configure()
     };
     let pidfd = match clone3(flags::NEWNS, None)? {
         Cloned::Child => exit_now(perform().map_or_else(rustix::io::Errno::raw_os_error, |()| 0)),
@@ -119,26 +121,27 @@ fn detached(mount: &Mount, options: &Options, map: Option<&OwnedFd>) -> Result<O
         let mapped = map.map_or(Ok(()), |map| shift(&tree, map, options.recursive));
         return mapped.map(|()| tree).or_fail(Stage::IdMap, failed);
     }
-    let shifted = map.filter(|_| mount.kind == "overlay");
     let fs = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).or_fail(Stage::Rootfs, failed)?;
-    if !mount.source.is_empty() {
-        rustix::mount::fsconfig_set_string(&fs, c"source", mount.source.as_str()).or_fail(Stage::Rootfs, failed)?;
-    }
-    for option in &options.data {
-        match option.split_once('=') {
-            Some(("lowerdir", _)) if shifted.is_some() => {}
-            Some(("lowerdir", layers)) => set_layers(&fs, layers).or_fail(Stage::Rootfs, failed)?,
-            Some((key, value)) => {
-                rustix::mount::fsconfig_set_string(&fs, key, value).or_fail(Stage::Rootfs, failed)?;
-            }
-            None => rustix::mount::fsconfig_set_flag(&fs, option.as_str()).or_fail(Stage::Rootfs, failed)?,
+    let configure = || {
+        if !mount.source.is_empty() {
+            rustix::mount::fsconfig_set_string(&fs, c"source", mount.source.as_str())?;
         }
-    }
-    if let Some(map) = shifted {
-        let layers = options.data.iter().find_map(|option| option.strip_prefix("lowerdir=")).unwrap_or_default();
-        create_over_shifted(&fs, layers, map).or_fail(Stage::IdMap, failed)?;
-    } else {
-        rustix::mount::fsconfig_create(&fs).or_fail(Stage::Rootfs, failed)?;
+        for option in &options.data {
+            match option.split_once('=') {
+                Some(("lowerdir", layers)) => set_layers(&fs, layers)?,
+                Some((key, value)) => rustix::mount::fsconfig_set_string(&fs, key, value)?,
+                None => rustix::mount::fsconfig_set_flag(&fs, option.as_str())?,
+            }
+        }
+        rustix::mount::fsconfig_create(&fs)
+    };
+    let shifted = map.filter(|_| mount.kind == "overlay");
+    match shifted {
+        Some(map) => {
+            let layers = options.data.iter().find_map(|option| option.strip_prefix("lowerdir=")).unwrap_or_default();
+            over_shifted(layers, map, configure).or_fail(Stage::IdMap, failed)?;
+        }
+        None => configure().or_fail(Stage::Rootfs, failed)?,
     }
     let attributes = MountAttrFlags::from_bits_retain(options.attributes().0 as u32);
     let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).or_fail(Stage::Rootfs, failed)?;

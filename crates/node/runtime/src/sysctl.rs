@@ -74,6 +74,15 @@ pub(crate) fn apply(proc: &Proc, all: &[(PathBuf, String)]) -> Result<(), Failur
     Ok(())
 }
 
+/// As a runtime does that trusts what the container has at /proc (CVE-2025-52881): for [`crate::weaken`] only.
+pub(crate) fn apply_by_name(all: &[(PathBuf, String)]) -> Result<(), Failure> {
+    for (path, value) in all {
+        let path = format!("/proc/{}", path.display());
+        crate::host::write_file(&path, value.as_bytes()).or_fail(Stage::Sysctl, || format!("write {path}"))?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
