@@ -119,14 +119,23 @@ fn run(test: &str, needs: &[&str], script: &str, parents: &[&str]) {
     // Another runtime's path, as seen inside, shows what is this script's own mistake.
     let runtime = std::env::var("WHARF_RUNTIME").unwrap_or_else(|_| format!("{text}/bin/wharf-runtime"));
     let head = format!("W={text} RUNTIME={runtime}\n");
-    std::fs::write(folder.path().join("script"), [&head, COMMON, script, "\nexit $failed\n"].concat()).expect("written");
+    std::fs::write(folder.path().join("script"), [&head, COMMON, script, "\nexit $failed\n"].concat())
+        .expect("written");
     let log = folder.path().join("output");
     let output = std::fs::File::create(&log).expect("file");
     let mut command = Command::new("unshare");
     command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", ENTER, "sh"]);
-    command.arg(root()).arg(folder.path()).stdin(Stdio::null()).stdout(output.try_clone().expect("file")).stderr(output);
+    command
+        .arg(root())
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().expect("file"))
+        .stderr(output);
     // Only what a login has.
-    command.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", "/root");
+    command
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root");
     let status = command.status().expect("unshare runs");
     let said = std::fs::read_to_string(&log).unwrap_or_default();
     println!("{said}");
@@ -138,7 +147,8 @@ fn run(test: &str, needs: &[&str], script: &str, parents: &[&str]) {
     let left: Vec<_> = groups(parents).into_iter().filter(|g| !before.contains(g)).collect();
     // The parent stays with each of these engines, whatever the runtime; nothing may be in it.
     for parent in left {
-        let inner: Vec<_> = std::fs::read_dir(&parent).expect("group").flatten().filter(|e| e.path().is_dir()).collect();
+        let inner: Vec<_> =
+            std::fs::read_dir(&parent).expect("group").flatten().filter(|e| e.path().is_dir()).collect();
         assert!(inner.is_empty(), "left behind: {inner:?}");
         std::fs::remove_dir(&parent).expect("an empty group");
     }

@@ -5,7 +5,10 @@ use serde_json::json;
 
 #[test]
 fn a_container_sees_only_its_own_processes_host_name_and_links() {
-    let out = Bundle::new("echo $$; ps > /list; wc -l < /list; hostname; ls /sys/class/net; ip addr show lo | grep -c UP").run().ok();
+    let out =
+        Bundle::new("echo $$; ps > /list; wc -l < /list; hostname; ls /sys/class/net; ip addr show lo | grep -c UP")
+            .run()
+            .ok();
     let lines: Vec<&str> = out.lines().map(str::trim).collect();
     // A header, the shell and ps.
     assert_eq!(lines, ["1", "3", "probe", "lo", "1"], "{out}");

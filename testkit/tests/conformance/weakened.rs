@@ -30,10 +30,7 @@ const PAIRS: &[(&str, &str)] = &[
     ("user-database", "attacks::cve_2024_9676_a_user_database_that_is_a_fifo_holds_nobody_up"),
     ("beneath", "attacks::cve_2024_45310_no_file_is_made_outside_by_a_mount_whose_place_is_being_swapped"),
     ("beneath", "attacks::cve_2026_41579_a_dev_that_is_a_link_stays_inside"),
-    (
-        "procfs",
-        "attacks::cve_2025_52881_a_kernel_parameter_is_written_to_the_hosts_procfs_and_to_no_file_of_the_image",
-    ),
+    ("procfs", "attacks::cve_2025_52881_a_kernel_parameter_is_written_to_the_hosts_procfs_and_to_no_file_of_the_image"),
     // The same where openat2 is denied: what stops them then is the walk.
     ("openat2,beneath", "attacks::cve_2021_30465_a_mount_destination_that_is_a_link_stays_inside"),
     ("openat2,beneath", "attacks::cve_2024_45310_no_file_is_made_outside_by_a_mount_whose_place_is_being_swapped"),

@@ -14,7 +14,10 @@ pub const PROTECTIONS: &[(&str, &str)] = &[
     ("image", "the runtime runs from its own file, which a container can write to"),
     ("dumpable", "a process that joins can be looked into"),
     ("state-mode", "the state of containers is open to all users"),
-    ("openat2", "no protection by itself: openat2(2) counts as denied, so that paths are resolved component by component"),
+    (
+        "openat2",
+        "no protection by itself: openat2(2) counts as denied, so that paths are resolved component by component",
+    ),
     ("user-database", "whatever the container has as /etc/passwd is opened and waited for"),
     ("procfs", "kernel parameters are written by name once the container's mounts are there"),
 ];
