@@ -24,16 +24,52 @@ fn a_container_runs_with_cgroup_v2_on_kernel_6_1() {
     assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
 }
 
+/// A guest with the runtime that tests drive, which can be weakened, and the conformance suite.
+fn conformance() -> Machine {
+    let machine = Machine::new().memory(3072).patience(std::time::Duration::from_secs(1500));
+    let machine = machine.file(testkit::binaries().join("wharf-runtime"), "/bin/wharf-runtime");
+    machine.file(test_program("testkit", "conformance"), "/bin/conformance")
+}
+
 #[test]
 fn the_runtime_conforms_with_cgroup_v2_on_kernel_6_1() {
     if !wanted("the_runtime_conforms_with_cgroup_v2_on_kernel_6_1") {
         return;
     }
-    let machine = Machine::new().memory(2048).patience(std::time::Duration::from_secs(900));
-    let machine = machine.file(program("bin-wharf-runtime", "wharf-runtime"), "/bin/wharf-runtime");
-    let outcome = machine
-        .file(test_program("testkit", "conformance"), "/bin/conformance")
-        .run(include_str!("machine/conformance.sh"));
+    let outcome = conformance().run(include_str!("machine/conformance.sh"));
+    assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
+}
+
+#[test]
+fn the_runtime_conforms_with_systemd_on_kernel_6_1() {
+    if !wanted("the_runtime_conforms_with_systemd_on_kernel_6_1") {
+        return;
+    }
+    let script = ["export WHARF_SYSTEMD=1\n", include_str!("machine/conformance.sh")].concat();
+    let outcome = conformance().systemd().run(&script);
+    assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
+}
+
+#[test]
+fn apparmor_confines_a_container_on_kernel_6_1() {
+    if !wanted("apparmor_confines_a_container_on_kernel_6_1") {
+        return;
+    }
+    let machine = Machine::new().program("/usr/sbin/apparmor_parser");
+    let machine = machine.file(testkit::binaries().join("wharf-runtime"), "/bin/wharf-runtime");
+    let outcome = machine.run(&[include_str!("machine/bundle.sh"), include_str!("machine/apparmor.sh")].concat());
+    assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
+}
+
+#[test]
+fn a_user_without_privileges_runs_containers_on_kernel_6_1() {
+    if !wanted("a_user_without_privileges_runs_containers_on_kernel_6_1") {
+        return;
+    }
+    let machine = Machine::new().program("/usr/bin/newuidmap").program("/usr/bin/newgidmap");
+    let machine = machine.program("/usr/bin/setpriv");
+    let machine = machine.file(testkit::binaries().join("wharf-runtime"), "/bin/wharf-runtime");
+    let outcome = machine.run(&include_str!("machine/rootless.sh").replace("@BUNDLE@", include_str!("machine/bundle.sh")));
     assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
 }
 
@@ -50,29 +86,15 @@ fn the_whole_engine_runs_with_cgroup_v2_on_kernel_6_1() {
     assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
 }
 
-/// A dynamically linked program's libraries, the loader among them.
-fn libraries(program: &str) -> Vec<String> {
-    let out = std::process::Command::new("ldd").arg(program).output().expect("ldd runs");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    text.split_whitespace().filter(|word| word.starts_with('/')).map(str::to_owned).collect()
-}
-
 #[test]
 fn a_container_is_checkpointed_and_restored_on_kernel_6_1() {
     if !wanted("a_container_is_checkpointed_and_restored_on_kernel_6_1") {
         return;
     }
-    let criu = "/usr/sbin/criu";
-    assert!(std::path::Path::new(criu).exists(), "criu is missing: scripts/prerequisites long installs it");
-    let mut machine = Machine::new().memory(2048).patience(std::time::Duration::from_secs(300));
-    machine = machine.file(program("bin-wharf-runtime", "wharf-runtime"), "/bin/wharf-runtime");
+    let machine = Machine::new().memory(2048).patience(std::time::Duration::from_secs(300));
+    let machine = machine.file(program("bin-wharf-runtime", "wharf-runtime"), "/bin/wharf-runtime");
     // CRIU keeps what is in a tmpfs by GNU tar.
-    let programs = [criu, "/usr/bin/tar", "/usr/bin/gzip"];
-    let files: std::collections::BTreeSet<String> =
-        programs.iter().flat_map(|p| libraries(p)).chain(programs.map(str::to_owned)).collect();
-    for file in files {
-        machine = machine.file(&file, &file);
-    }
+    let machine = machine.program("/usr/sbin/criu").program("/usr/bin/tar").program("/usr/bin/gzip");
     let outcome = machine.run(include_str!("machine/checkpoint.sh"));
     assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
 }

@@ -59,6 +59,7 @@ pub struct Machine {
     files: Vec<(PathBuf, String)>,
     memory_mib: u32,
     patience: Duration,
+    systemd: bool,
 }
 
 /// How a guest ended.
@@ -84,7 +85,7 @@ impl Default for Machine {
 impl Machine {
     /// Prepares a guest with 1 GiB of memory and two CPUs, which may run for three minutes.
     pub fn new() -> Self {
-        Self { files: Vec::new(), memory_mib: 1024, patience: Duration::from_secs(180) }
+        Self { files: Vec::new(), memory_mib: 1024, patience: Duration::from_secs(180), systemd: false }
     }
 
     /// Puts a file of this host into the guest, executable.
@@ -92,6 +93,31 @@ impl Machine {
     pub fn file(mut self, host: impl Into<PathBuf>, guest: impl Into<String>) -> Self {
         self.files.push((host.into(), guest.into()));
         self
+    }
+
+    /// Puts a dynamically linked program of this host into the guest, with the libraries it needs, at the same paths.
+    ///
+    /// # Panics
+    /// Where it is missing.
+    #[must_use]
+    pub fn program(mut self, path: &str) -> Self {
+        assert!(Path::new(path).exists(), "{path} is missing: scripts/prerequisites long installs it");
+        let output = Command::new("ldd").arg(path).output().expect("ldd runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let libraries = text.split_whitespace().filter(|word| word.starts_with('/'));
+        for file in libraries.chain([path]) {
+            if !self.files.iter().any(|(_, guest)| guest == file) {
+                self.files.push((file.into(), file.to_owned()));
+            }
+        }
+        self
+    }
+
+    /// Has systemd for the guest's first process; the script is a service of it.
+    #[must_use]
+    pub fn systemd(mut self) -> Self {
+        self.systemd = true;
+        self.program(SYSTEMD)
     }
 
     /// Sets the memory in MiB. Files are held twice while the guest starts.
@@ -185,6 +211,11 @@ impl Machine {
         archive.link("bin/sh", "busybox").unwrap();
         archive.file("init", INIT.as_bytes()).unwrap();
         archive.file("second", SECOND.as_bytes()).unwrap();
+        if self.systemd {
+            archive.folder("etc/systemd").unwrap();
+            archive.folder("etc/systemd/system").unwrap();
+            archive.file("etc/systemd/system/script.service", UNIT.as_bytes()).unwrap();
+        }
         archive.file("script", script.as_bytes()).unwrap();
         archive.folder("modules").unwrap();
         for (order, module) in kernel.modules(MODULES).iter().enumerate() {
@@ -229,9 +260,27 @@ ip link set lo up
 hostname vm
 # A serial line in raw mode neither echoes nor waits for a carrier.
 stty -F /dev/ttyS1 raw -echo 115200
+if [ -e /etc/systemd/system/script.service ]; then
+	echo root:x:0:0:root:/root:/bin/sh >/etc/passwd
+	echo root:x:0: >/etc/group
+	exec /lib/systemd/systemd --unit=script.service
+fi
 sh /script >/dev/ttyS1 2>&1 </dev/null
 echo \"wharf-vm-exit: $?\" >/dev/ttyS1
 poweroff -f
+";
+
+/// Where Debian has it.
+const SYSTEMD: &str = "/lib/systemd/systemd";
+
+/// The script as a service.
+const UNIT: &str = "[Unit]
+DefaultDependencies=no
+[Service]
+Type=oneshot
+TimeoutStartSec=infinity
+Environment=PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
+ExecStart=/bin/sh -c 'sh /script >/dev/ttyS1 2>&1 </dev/null; echo wharf-vm-exit: $? >/dev/ttyS1; poweroff -f'
 ";
 
 /// Builds a test program of this workspace and returns where it is, to be run in a guest.

@@ -69,6 +69,11 @@ pub fn is_ours() -> bool {
     runtime().file_name().is_some_and(|name| name == "wharf-runtime")
 }
 
+/// Whether groups are asked of systemd, in the virtual machine that has one.
+pub fn by_systemd() -> bool {
+    std::env::var_os("WHARF_SYSTEMD").is_some()
+}
+
 impl Bundle {
     /// A bundle with the namespaces and mounts of a Docker container that runs `script`.
     pub fn new(script: &str) -> Self {
@@ -86,7 +91,10 @@ impl Bundle {
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("mode");
         let id = format!("wharf-rt-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let runtime = runtime();
-        let config = config(&id, script);
+        let mut config = config(&id, script);
+        if by_systemd() {
+            config["linux"]["cgroupsPath"] = json!(format!("system.slice:wharf:{id}"));
+        }
         Self { dir, id, config, runtime }
     }
 
@@ -112,7 +120,11 @@ impl Bundle {
     /// The command with these words after the global options.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.runtime);
-        command.arg("--root").arg(self.dir.path().join("state")).args(words).stdin(Stdio::null());
+        command.arg("--root").arg(self.dir.path().join("state")).stdin(Stdio::null());
+        if by_systemd() {
+            command.arg("--systemd-cgroup");
+        }
+        command.args(words);
         command
     }
 

@@ -38,7 +38,71 @@ n=0
 while [ "$(cat /b/rootfs/count)" -le "$before" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
 check 'it counts on from where it was' yes "$([ "$(cat /b/rootfs/count)" -gt "$before" ] && echo yes)"
 check 'its group' '0::/back' "$(cat /proc/$(cat /pid2)/cgroup)"
-wharf-runtime kill back KILL
-while [ "$(wharf-runtime state back | grep status | cut -d'"' -f4)" != stopped ]; do sleep 0.1; done
-wharf-runtime delete back
-check deleted 0 $?
+
+# ends NAME: kills and deletes it.
+ends() {
+	wharf-runtime kill "$1" KILL
+	while [ "$(wharf-runtime state "$1" | grep status | cut -d'"' -f4)" != stopped ]; do sleep 0.1; done
+	wharf-runtime delete "$1"
+	check "$1 is deleted" 0 $?
+}
+# begins NAME: one that has counted to five.
+begins() {
+	rm -rf /ck /b/rootfs/count
+	wharf-runtime run --detach --pid-file /pid "$1" </dev/null >/dev/null 2>&1
+	check "$1 is started" 0 $?
+	while [ "$(cat /b/rootfs/count 2>/dev/null || echo 0)" -lt 5 ]; do sleep 0.1; done
+}
+# continues NAME [WORDS]: brought back, it counts on.
+continues() {
+	name=$1
+	shift
+	before=$(cat /b/rootfs/count)
+	wharf-runtime restore --image-path /ck --detach --bundle /b "$@" "$name" </dev/null >/dev/null 2>/err
+	check "$name is brought back $(cat /err)" 0 $?
+	n=0
+	while [ "$(cat /b/rootfs/count)" -le "$before" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+	check "$name counts on" yes "$([ "$(cat /b/rootfs/count)" -gt "$before" ] && echo yes)"
+	ends "$name"
+}
+ends back
+
+# A first pass that only reads memory, then the rest.
+begins pass
+wharf-runtime checkpoint --pre-dump --image-path /ck/first pass
+check 'first pass' 0 $?
+check 'it runs on after it' running "$(wharf-runtime state pass | grep status | cut -d'"' -f4)"
+wharf-runtime checkpoint --image-path /ck --parent-path first pass
+check 'the rest' 0 $?
+[ -e /ck/parent ]
+check 'pages of the first pass are not written again' 0 $?
+continues pass
+
+# Pages go to a server.
+begins served
+mkdir /served
+criu page-server --images-dir /served --port 9990 --daemon
+wharf-runtime checkpoint --page-server 127.0.0.1:9990 --image-path /ck served
+check 'pages sent' 0 $?
+check 'pages are with the server' yes "$(ls /served/pages-*.img >/dev/null 2>&1 && echo yes)"
+check 'and not here' no "$(ls /ck/pages-*.img >/dev/null 2>&1 && echo yes || echo no)"
+cp /served/*.img /ck/
+continues served
+
+# Pages come when they are touched.
+begins lazy
+mkfifo /status
+wharf-runtime checkpoint --lazy-pages --page-server 127.0.0.1:9991 --status-fd 9 --image-path /ck lazy 9<>/status &
+dump=$!
+head -c 1 </status >/dev/null
+criu lazy-pages --page-server --address 127.0.0.1 --port 9991 --images-dir /ck --work-dir /ck --log-file lazy.log --daemon
+check 'whoever has the pages is asked' 0 $?
+before=$(cat /b/rootfs/count)
+wharf-runtime restore --lazy-pages --image-path /ck --work-path /ck --detach --bundle /b late </dev/null >/dev/null 2>/err
+check "late is brought back $(cat /err)" 0 $?
+wait $dump
+check 'written when all pages were asked for' 0 $?
+n=0
+while [ "$(cat /b/rootfs/count)" -le "$before" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n + 1)); done
+check 'it counts on' yes "$([ "$(cat /b/rootfs/count)" -gt "$before" ] && echo yes)"
+ends late
