@@ -69,7 +69,8 @@ fn a_user_without_privileges_runs_containers_on_kernel_6_1() {
     let machine = Machine::new().program("/usr/bin/newuidmap").program("/usr/bin/newgidmap");
     let machine = machine.program("/usr/bin/setpriv");
     let machine = machine.file(testkit::binaries().join("wharf-runtime"), "/bin/wharf-runtime");
-    let outcome = machine.run(&include_str!("machine/rootless.sh").replace("@BUNDLE@", include_str!("machine/bundle.sh")));
+    let outcome =
+        machine.run(&include_str!("machine/rootless.sh").replace("@BUNDLE@", include_str!("machine/bundle.sh")));
     assert_eq!(outcome.status, Some(0), "{}\n{}", outcome.output, outcome.console);
 }
 
