@@ -4,7 +4,7 @@
 //! made in it by its last name alone, never over something that exists. So no name, link or race in an archive
 //! reaches outside the directory.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, BufRead};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -34,12 +34,47 @@ pub enum Whiteouts {
 }
 
 /// What was extracted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Extracted {
     /// Entries.
     pub entries: u64,
     /// Bytes of file content.
     pub bytes: u64,
+    /// Directories that the archive needs and does not describe, parents first; the empty path is the root. With
+    /// [`Whiteouts::Overlay`] only: [`settle`] gives them the attributes of the layers below, once those are known.
+    pub implied: Vec<PathBuf>,
+}
+
+/// Gives the directories that an archive implied the owner and mode that they have in the layers below (nearest first),
+/// for a layer that was extracted before those were there.
+///
+/// # Errors
+/// What the kernel gives.
+pub fn settle(root: OwnedFd, below: &[OwnedFd], implied: &[PathBuf]) -> io::Result<()> {
+    let root = Root::new(root);
+    let below = below.iter().map(|fd| Ok(Root::new(rustix::io::fcntl_dupfd_cloexec(fd, 0)?)));
+    let below: Vec<Root> = below.collect::<io::Result<_>>()?;
+    for path in implied {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        // A later entry may have put something else in its place.
+        let Ok(made) = root.open(path, flags, Mode::empty()) else { continue };
+        imitate(&made, &below, path)?;
+    }
+    Ok(())
+}
+
+/// Gives a directory the owner and mode that its path has below. Says whether it got the set-gid bit.
+fn imitate(made: &OwnedFd, below: &[Root], path: &Path) -> io::Result<bool> {
+    for below in below {
+        let Ok(fd) = below.open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) else {
+            continue;
+        };
+        let like: Stat = fstat(fd)?;
+        fchown(made, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
+        fchmod(made, Mode::from_raw_mode(like.st_mode & 0o7777))?;
+        return Ok(like.st_mode & 0o2000 != 0);
+    }
+    Ok(false)
 }
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -110,8 +145,12 @@ fn unpack(
         last: None,
         folders: Vec::new(),
         made: HashSet::new(),
+        implied: BTreeSet::new(),
         done: Extracted::default(),
     };
+    if whiteouts == Whiteouts::Overlay {
+        extractor.implied.insert(PathBuf::new());
+    }
     let mut reader = Reader::new(stream);
     while let Some(mut entry) = reader.entry()? {
         if let Some((uid, gid)) = how.owner {
@@ -148,6 +187,8 @@ struct Extractor {
     folders: Vec<(PathBuf, Timestamps)>,
     /// What this archive made, with [`Whiteouts::Apply`].
     made: HashSet<PathBuf>,
+    /// See [`Extracted::implied`].
+    implied: BTreeSet<PathBuf>,
     done: Extracted,
 }
 
@@ -208,6 +249,7 @@ impl Extractor {
         let fd = self.root.open(&self.base, flags, Mode::empty()).map_err(|e| failed("open", entry, e))?;
         self.attributes(&fd, entry, None).map_err(|e| failed("set attributes of", entry, e))?;
         self.inherits_group |= entry.mode & 0o2000 != 0;
+        self.implied.remove(&self.base);
         self.folders.push((self.base.clone(), timestamps(entry)));
         Ok(())
     }
@@ -261,15 +303,9 @@ impl Extractor {
         let mode = Mode::from_raw_mode(0o755);
         let made = self.root.open(path, flags, Mode::empty())?;
         fchmod(&made, mode)?;
-        for below in &self.parents {
-            let Ok(fd) = below.open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW, Mode::empty()) else {
-                continue;
-            };
-            let like: Stat = fstat(fd)?;
-            fchown(&made, Some(Uid::from_raw(like.st_uid)), Some(Gid::from_raw(like.st_gid)))?;
-            fchmod(&made, Mode::from_raw_mode(like.st_mode & 0o7777))?;
-            self.inherits_group |= like.st_mode & 0o2000 != 0;
-            break;
+        self.inherits_group |= imitate(&made, &self.parents, path)?;
+        if self.whiteouts == Whiteouts::Overlay {
+            self.implied.insert(path.to_owned());
         }
         Ok(())
     }
@@ -301,6 +337,7 @@ impl Extractor {
         self.attributes(&fd, entry, created).map_err(|e| failed("set attributes of", entry, e))?;
         self.inherits_group |= entry.mode & 0o2000 != 0;
         let path = place.path();
+        self.implied.remove(&path);
         self.folders.push((path.clone(), timestamps(entry)));
         self.last = Some((path, fd));
         Ok(())
@@ -491,7 +528,7 @@ impl Extractor {
                 source: e.into(),
             })?;
         }
-        Ok(self.done)
+        Ok(Extracted { implied: self.implied.into_iter().collect(), ..self.done })
     }
 }
 

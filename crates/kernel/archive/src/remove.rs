@@ -18,6 +18,15 @@ use rustix::io::Errno;
 /// # Errors
 /// The first thing that could not be deleted (a mount point, an immutable file); the rest is deleted all the same.
 pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    remove_tree_while(parent, name, &mut || true)
+}
+
+/// As [`remove_tree`], asking before each entry whether to go on. What is left when the answer is no lies in `parent`, part
+/// of it under names that begin with `.removing-`.
+///
+/// # Errors
+/// As [`remove_tree`]; [`io::ErrorKind::Interrupted`] when told to stop.
+pub fn remove_tree_while(parent: BorrowedFd<'_>, name: &OsStr, go_on: &mut dyn FnMut() -> bool) -> io::Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR | Errno::PERM) => {}
@@ -27,7 +36,8 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     let mut failed = None;
     let mut waiting = vec![CString::new(name.as_bytes())?];
     while let Some(name) = waiting.pop() {
-        match empty(parent, &name, &mut waiting, &mut turn) {
+        match empty(parent, &name, &mut waiting, &mut turn, go_on) {
+            Err(Errno::INTR) => return Err(Errno::INTR.into()),
             Ok(()) => match unlinkat(parent, &name, AtFlags::REMOVEDIR) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(e) => failed = failed.or(Some(e)),
@@ -39,7 +49,13 @@ pub fn remove_tree(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     failed.map_or(Ok(()), |e| Err(e.into()))
 }
 
-fn empty(parent: BorrowedFd<'_>, name: &CString, waiting: &mut Vec<CString>, turn: &mut u64) -> Result<(), Errno> {
+fn empty(
+    parent: BorrowedFd<'_>,
+    name: &CString,
+    waiting: &mut Vec<CString>,
+    turn: &mut u64,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<(), Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let folder: OwnedFd = openat(parent, name.as_c_str(), flags, Mode::empty())?;
     let mut failed = None;
@@ -48,6 +64,9 @@ fn empty(parent: BorrowedFd<'_>, name: &CString, waiting: &mut Vec<CString>, tur
         let child = entry.file_name();
         if matches!(child.to_bytes(), b"." | b"..") {
             continue;
+        }
+        if !go_on() {
+            return Err(Errno::INTR);
         }
         // Directories are told by the error, because not every file system gives types in its entries.
         let outcome = match unlinkat(&folder, child, AtFlags::empty()) {
@@ -108,6 +127,31 @@ mod tests {
             here = openat(&here, "d", flags, Mode::empty()).expect("open");
         }
         remove_tree(top.as_fd(), OsStr::new("deep")).expect("removed");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 0);
+    }
+
+    #[test]
+    fn a_removal_that_is_told_to_stop_is_finished_by_the_next() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for n in 0..4 {
+            let inner = folder.path().join(format!("tree/{n}/inner"));
+            std::fs::create_dir_all(&inner).expect("folders");
+            std::fs::write(inner.join("file"), "x").expect("file");
+        }
+        let top = Root::at(folder.path()).expect("root");
+        let mut entries = 6;
+        let mut go_on = || {
+            entries -= 1;
+            entries > 0
+        };
+        let stopped = remove_tree_while(top.as_fd(), OsStr::new("tree"), &mut go_on).expect_err("stopped");
+        assert_eq!(stopped.kind(), io::ErrorKind::Interrupted);
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        assert!(!left.is_empty());
+        for name in left {
+            remove_tree(top.as_fd(), &name).expect("removed");
+        }
         assert_eq!(std::fs::read_dir(folder.path()).expect("list").count(), 0);
     }
 

@@ -33,6 +33,11 @@ pub fn set(attributes: &Attributes) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const sized, 0) }).map(drop)
 }
 
+/// Sets the calling thread's nice value, −20 to 19, under the usual policy.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    set(&Attributes { nice, ..Attributes::default() })
+}
+
 /// Sets the calling thread's I/O class (1 real-time, 2 best effort, 3 idle) and priority (ioprio_set(2)).
 pub fn set_io_priority(class: u16, priority: u16) -> io::Result<()> {
     const WHO_PROCESS: libc::c_int = 1;

@@ -2,12 +2,11 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::num::NonZeroU64;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 
 use ring::digest::{Context, SHA256};
-use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+use rustix::fs::{FlockOperation, flock};
 use wharf_types::Digest;
 
 use crate::{ContentError, Info};
@@ -188,9 +187,8 @@ impl Ingest {
 
     fn start_writeback(&mut self) {
         if self.written - self.flushed >= WRITEBACK {
-            // DONTNEED starts writing dirty pages without waiting (mm/fadvise.c). Only a hint: if it fails, the fsync at
-            // the end does all the work.
-            let _ = fadvise(&self.file, self.flushed, NonZeroU64::new(self.written - self.flushed), Advice::DontNeed);
+            // If it fails, the fsync at the end does all the work.
+            let _ = wharf_sys::writeback::start(&self.file, self.flushed, self.written - self.flushed);
             self.flushed = self.written;
         }
     }

@@ -131,6 +131,11 @@ impl Store {
         Ingest::open(key, self.ingests.join(name), self.blobs.clone(), disposable)
     }
 
+    /// The file of a blob, whether it is there or not: for who throws it away by a rename.
+    pub fn place(&self, digest: &Digest) -> PathBuf {
+        self.path(digest)
+    }
+
     /// Removes a blob. One that is not there is no error.
     ///
     /// # Errors

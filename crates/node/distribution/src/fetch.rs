@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -186,9 +187,18 @@ impl Fetch {
         Ok(())
     }
 
-    /// A reader that follows the download. Its end comes when the blob is verified; reading blocks.
-    pub fn follow(self: &Arc<Self>) -> Following {
-        Following { fetch: self.clone(), at: 0 }
+    /// Why it failed, if it has failed.
+    pub fn failure(&self) -> Option<DistributionError> {
+        match &self.progress.lock().outcome {
+            Some(Err(e)) => Some(DistributionError::Shared(e.clone())),
+            _ => None,
+        }
+    }
+
+    /// A reader that follows the download. Its end comes when the blob is verified; reading blocks, until it is told to
+    /// stop.
+    pub fn follow(self: &Arc<Self>, stopped: &Arc<AtomicBool>) -> Following {
+        Following { fetch: self.clone(), at: 0, stopped: stopped.clone() }
     }
 }
 
@@ -196,7 +206,11 @@ impl Fetch {
 pub struct Following {
     fetch: Arc<Fetch>,
     at: u64,
+    stopped: Arc<AtomicBool>,
 }
+
+/// How often a reader that waits looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 
 impl Read for Following {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -212,7 +226,10 @@ impl Read for Following {
                 if let Some(file) = state.file.clone().filter(|_| state.written > self.at) {
                     break (file, state.written);
                 }
-                state = progress.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                if self.stopped.load(Ordering::Acquire) {
+                    return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the download is no longer wanted"));
+                }
+                state = progress.changed.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner).0;
             }
         };
         let room = buffer.len().min(usize::try_from(end - self.at).unwrap_or(usize::MAX));

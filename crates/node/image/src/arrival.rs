@@ -1,22 +1,26 @@
 //! Images that arrive from elsewhere piece by piece, as a pull brings them: layers are unpacked while others still come.
 
+use std::collections::HashMap;
 use std::io::Read;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wharf_content::Store;
 use wharf_oci::image::{Descriptor, Platform};
+use wharf_snapshot::Snapshot;
 use wharf_types::{Digest, Reference};
 
+use crate::apart::{Client, Work};
 use crate::load::Candidate;
-use crate::records::chain_id;
 use crate::store::{Pins, Shared};
-use crate::unpack::{Below, known_layer, unpack_known};
+use crate::unpack::Fresh;
 use crate::{Image, ImageError, ImageId, Images};
 
 /// An image on its way in. What it protects stays until it is dropped; what no image needs then goes.
 pub struct Arrival {
     shared: Arc<Shared>,
     pins: Mutex<Pins>,
+    stopped: Arc<AtomicBool>,
 }
 
 /// A layer that is about to be unpacked.
@@ -40,7 +44,7 @@ pub enum Unpacking {
 impl Images {
     /// Begins to take an image in.
     pub fn arrival(&self) -> Arrival {
-        Arrival { shared: self.shared.clone(), pins: Mutex::new(Pins::new(&self.shared)) }
+        Arrival { shared: self.shared.clone(), pins: Mutex::new(Pins::new(&self.shared)), stopped: Arc::default() }
     }
 
     /// The blobs, for who fetches or sends them.
@@ -64,6 +68,25 @@ impl Images {
     }
 }
 
+struct Arriving<'a> {
+    pins: &'a mut Pins,
+    tell: &'a mut dyn FnMut(Unpacking),
+}
+
+impl Client for Arriving<'_> {
+    fn known(&mut self, chain: &Digest) -> Option<Snapshot> {
+        self.pins.chain(chain).map(|layer| layer.snapshot)
+    }
+
+    fn made(&mut self, fresh: Fresh) {
+        self.pins.fresh.push(fresh);
+    }
+
+    fn tell(&mut self, step: Unpacking) {
+        (self.tell)(step);
+    }
+}
+
 impl Arrival {
     fn pins(&self) -> MutexGuard<'_, Pins> {
         self.pins.lock().unwrap_or_else(PoisonError::into_inner)
@@ -74,8 +97,9 @@ impl Arrival {
         self.pins().blob(blob);
     }
 
-    /// Unpacks layers, lowest first, from sources that may still be growing. A source whose bytes are not those of the
-    /// blob's digest must end with an error: they are not hashed again. Returns the top chain id. Blocks.
+    /// Unpacks layers from sources that may still be growing, several at a time where the driver stacks them; `open` is
+    /// called on other threads. A source whose bytes are not those of the blob's digest must end with an error: they are
+    /// not hashed again. Returns the top chain id. Blocks, and so does [`Arrival::protect`] meanwhile.
     ///
     /// # Errors
     /// [`ImageError::DiffId`], [`ImageError::MediaType`], [`ImageError::Extract`], [`ImageError::Stream`] and those of
@@ -83,47 +107,17 @@ impl Arrival {
     pub fn unpack(
         &self,
         layers: &[ArrivingLayer],
-        open: &mut dyn FnMut(usize) -> Result<Box<dyn Read + Send>, ImageError>,
+        open: &(dyn Fn(usize) -> Result<Box<dyn Read + Send>, ImageError> + Sync),
         tell: &mut dyn FnMut(Unpacking),
     ) -> Result<Option<Digest>, ImageError> {
-        let mut below = Below::default();
-        for (place, layer) in layers.iter().enumerate() {
-            let chain = chain_id(below.chain.as_ref(), &layer.diff_id);
-            let known = self.pins().chain(&chain);
-            let snapshot = match known {
-                Some(known) => known.snapshot,
-                None => {
-                    tell(Unpacking::Begins(place));
-                    let fresh = self.unpack_one(layer, open(place)?.as_mut(), &below)?;
-                    let snapshot = fresh.directory();
-                    self.pins().fresh.push(fresh);
-                    // Just made above.
-                    snapshot.ok_or_else(|| ImageError::Archive(format!("layer {} is lost", layer.diff_id)))?
-                }
-            };
-            tell(Unpacking::Done(place));
-            below = Below { chain: Some(chain), snapshot: Some(snapshot) };
-        }
-        Ok(below.chain)
+        let mut pins = self.pins();
+        let work = Work { shared: &self.shared, layers, open, stopped: &self.stopped };
+        work.run(&mut HashMap::new(), &mut Arriving { pins: &mut pins, tell })
     }
 
-    fn unpack_one(
-        &self,
-        layer: &ArrivingLayer,
-        source: &mut (dyn Read + Send),
-        below: &Below,
-    ) -> Result<crate::unpack::Fresh, ImageError> {
-        let blob = &layer.blob;
-        if !known_layer(&blob.media_type) {
-            return Err(ImageError::MediaType(blob.media_type.clone()));
-        }
-        unpack_known(&self.shared, source, None, Some(&blob.digest), below, |passed| {
-            if passed.diff_id != layer.diff_id {
-                let (expected, found) = (layer.diff_id.clone(), passed.diff_id.clone());
-                return Err(ImageError::DiffId { expected, found });
-            }
-            Ok(blob.clone())
-        })
+    /// Set when unpacking failed or is no longer wanted: sources should end then. Who gives up an arrival sets it.
+    pub fn stopped(&self) -> Arc<AtomicBool> {
+        self.stopped.clone()
     }
 
     /// Takes the image, all of whose blobs are in the store now, into the records under names, in one commit. A name

@@ -140,9 +140,9 @@ impl Images {
     /// Throws a damaged blob away, so that it can be stored again. Images go on naming it.
     ///
     /// # Errors
-    /// [`ImageError::Content`].
+    /// [`ImageError::Snapshot`].
     pub fn forget_blob(&self, blob: &Digest) -> Result<(), ImageError> {
-        Ok(self.shared.parts.content.remove(blob)?)
+        Ok(self.shared.parts.discard(blob)?)
     }
 
     /// Unpacks a layer anew from its blob, in place: what stands upon it goes on standing there. A container that runs on

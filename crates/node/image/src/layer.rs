@@ -6,6 +6,8 @@
 //!                            Images::layer_upon (unpacked too) ─┘        layers of a base image by their descriptors
 //! ```
 
+use std::collections::HashMap;
+
 use wharf_archive::Difference;
 use wharf_oci::image::{self as oci, Descriptor, Manifest, media_type};
 use wharf_snapshot::{Snapshot, Usage};
@@ -201,7 +203,8 @@ impl Images {
             layers.push(blob);
             config.rootfs.diff_ids.push(diff_id);
         }
-        let chain = shared.unpack_all(&mut pins, &layers, &config.rootfs.diff_ids, &mut |_, _| {})?;
+        let chain =
+            shared.unpack_all(&mut pins, &mut HashMap::new(), &layers, &config.rootfs.diff_ids, &mut |_, _| {})?;
         let config_blob = self.put_json(&mut pins, media_type::CONFIG, &config)?;
         let manifest = Manifest {
             schema_version: 2,

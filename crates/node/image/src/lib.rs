@@ -13,6 +13,7 @@
 //! Nothing counts references: what a removed image leaves is found by walking from the images that stay and from
 //! what is in flight ([`Hold`]).
 
+mod apart;
 mod arrival;
 mod change;
 mod check;

@@ -1,6 +1,6 @@
 //! `docker load`: archives of images, in Docker's form and as OCI layouts.
 //!
-//! The archive is read once. Every file becomes a blob by the digest of its bytes, under no name from outside; then
+//! The archive is read once, and what looks like a layer is extracted while it comes ([`Apart`]). Every file becomes a blob by the digest of its bytes, under no name from outside; then
 //! `index.json` (with `oci-layout`) or `manifest.json` says what they are. Paths are compared, never opened
 //! (CVE-2014-9356, CVE-2014-9358).
 
@@ -9,11 +9,14 @@ use std::io::{self, BufReader, Read, Write};
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use wharf_archive::{Compression, Decoder, EntryKind, Reader};
+use wharf_archive::{ArchiveError, Compression, Decoder, Entry, EntryKind, Reader};
+use wharf_content::Ingest;
 use wharf_oci::image::{self as oci, Descriptor, Index, Manifest, Platform, annotation, media_type};
 use wharf_types::{Digest, Reference, Timestamp};
 
+use crate::apart::Apart;
 use crate::import::{digest_of, this_platform};
+use crate::pipeline::pass_if_layer;
 use crate::store::Pins;
 use crate::{Image, ImageError, ImageId, Images};
 
@@ -44,6 +47,8 @@ pub struct Loaded {
 
 /// Bytes of an index, manifest or configuration at most (CVE-2023-25153: without a limit they exhaust memory).
 pub(crate) const JSON_LIMIT: u64 = 8 << 20;
+/// Bytes from which a file is extracted while it comes.
+const WORTHWHILE: u64 = 64 << 10;
 /// Files in an archive at most: each is a blob of its own.
 const FILES: usize = 100_000;
 /// Indexes within indexes at most.
@@ -75,6 +80,8 @@ struct Kind {
 struct Files {
     blobs: HashMap<String, (Digest, u64)>,
     links: HashMap<String, String>,
+    /// What was extracted on the way, by the blob.
+    apart: HashMap<Digest, Apart>,
 }
 
 /// One image to take in.
@@ -97,7 +104,7 @@ impl Images {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<Loaded>, ImageError> {
         let mut pins = Pins::new(&self.shared);
-        let files = self.take_files(body, &mut pins)?;
+        let mut files = self.take_files(body, &mut pins)?;
         wharf_fault::point("load.after-blobs");
         let candidates = match files.find("oci-layout").and_then(|_| files.find("index.json")) {
             Some((index, _)) => self.of_layout(index)?,
@@ -112,7 +119,7 @@ impl Images {
                 progress(LoadProgress::Layer { id, current: size, total: size });
             };
             let (layers, diff_ids) = (&image.manifest.layers, &image.config.rootfs.diff_ids);
-            let chain = self.shared.unpack_all(&mut pins, layers, diff_ids, &mut layer)?;
+            let chain = self.shared.unpack_all(&mut pins, &mut files.apart, layers, diff_ids, &mut layer)?;
             let image = self.shared.register(Image { chain, ..image }, &names, &mut pins)?;
             progress(LoadProgress::Line(match &candidate.reference {
                 Some(name) => format!("Loaded image: {}\n", name.familiar()),
@@ -144,7 +151,7 @@ impl Images {
             }
             match entry.kind {
                 EntryKind::File if entry.size == entry.stored => {
-                    let blob = self.take_file(&mut reader, &path, pins)?;
+                    let blob = self.take_file(&mut reader, &entry, &path, pins, &mut files)?;
                     files.blobs.insert(path, blob);
                 }
                 EntryKind::Symlink | EntryKind::HardLink => {
@@ -161,30 +168,61 @@ impl Images {
     }
 
     /// Stores one file as a blob. A file below `blobs/sha256` must have the digest that its name says.
-    fn take_file(&self, reader: &mut Reader<'_>, path: &str, pins: &mut Pins) -> Result<(Digest, u64), ImageError> {
-        let mut ingest = self.shared.parts.content.once()?;
-        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-        ingest.hashed_elsewhere();
-        loop {
-            let piece = reader.data().map_err(ImageError::Extract)?;
-            if piece.is_empty() {
-                break;
-            }
-            context.update(piece);
-            ingest.write_all(piece).map_err(|source| ImageError::Stream { action: "store a blob", source })?;
-            let n = piece.len();
-            reader.consume(n);
-        }
-        let mut hash = [0; 32];
-        hash.copy_from_slice(context.finish().as_ref());
-        let digest = Digest::from_sha256(hash);
+    fn take_file(
+        &self,
+        reader: &mut Reader<'_>,
+        entry: &Entry,
+        path: &str,
+        pins: &mut Pins,
+        files: &mut Files,
+    ) -> Result<(Digest, u64), ImageError> {
         let named = path.strip_prefix("blobs/sha256/").and_then(|hex| Digest::parse(&format!("sha256:{hex}")).ok());
-        if let Some(expected) = named.filter(|named| *named != digest) {
-            return Err(wharf_content::ContentError::Digest { expected, found: digest }.into());
+        let content = &self.shared.parts.content;
+        if let Some(named) = &named {
+            pins.blob(named);
+            if content.info(named)?.is_some() {
+                let digest = hash_only(reader)?;
+                return if digest == *named { Ok((digest, entry.size)) } else { Err(not_as_named(named, digest)) };
+            }
+        }
+        let ingest = content.once()?;
+        let (digest, ingest, apart) = if self.may_be_layer(reader, entry)? {
+            let (apart, target) = Apart::prepare(&self.shared)?;
+            let mut source = Data { reader, failed: None };
+            let tried = pass_if_layer(&mut source, ingest, target);
+            if let Some(e) = source.failed {
+                return Err(ImageError::Extract(e));
+            }
+            let tried = tried?;
+            (tried.digest, tried.ingest, tried.unpacked.map(|unpacked| apart.filled(unpacked)).transpose()?)
+        } else {
+            let (digest, ingest) = store(reader, ingest)?;
+            (digest, ingest, None)
+        };
+        if let Some(named) = named.filter(|named| *named != digest) {
+            return Err(not_as_named(&named, digest));
         }
         pins.blob(&digest);
         let (digest, info) = ingest.commit_hashed(digest, None)?;
+        if let Some(apart) = apart {
+            files.apart.insert(digest.clone(), apart);
+        }
         Ok((digest, info.size))
+    }
+
+    /// Whether it pays to extract a file while it comes, in case it turns out to be a layer: what it is the archive says
+    /// at its end.
+    fn may_be_layer(&self, reader: &mut Reader<'_>, entry: &Entry) -> Result<bool, ImageError> {
+        if entry.size < WORTHWHILE || !self.shared.parts.snapshots.stacks() {
+            return Ok(false);
+        }
+        let start = reader.data().map_err(ImageError::Extract)?;
+        Ok(match Compression::detect(start) {
+            Ok(Compression::None) => start.get(257..262) == Some(b"ustar".as_slice()),
+            Ok(_) => true,
+            // It is refused when it is used.
+            Err(_) => false,
+        })
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, digest: &Digest, what: &str) -> Result<T, ImageError> {
@@ -362,6 +400,60 @@ impl Images {
 pub(crate) fn fits(offered: &Platform, wanted: &Platform) -> bool {
     let variant = wanted.variant.is_empty() || offered.variant.is_empty() || offered.variant == wanted.variant;
     offered.os == wanted.os && offered.architecture == wanted.architecture && variant
+}
+
+/// The data of an entry as a stream.
+struct Data<'a, 'r> {
+    reader: &'a mut Reader<'r>,
+    failed: Option<ArchiveError>,
+}
+
+impl Read for Data<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let piece = match self.reader.data() {
+            Ok(piece) => piece,
+            Err(e) => {
+                self.failed = Some(e);
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let n = piece.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&piece[..n]);
+        self.reader.consume(n);
+        Ok(n)
+    }
+}
+
+/// Hands the data of an entry piece by piece to `act`, and hashes it.
+fn hashed(reader: &mut Reader<'_>, act: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<Digest, ImageError> {
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    loop {
+        let piece = reader.data().map_err(ImageError::Extract)?;
+        if piece.is_empty() {
+            break;
+        }
+        context.update(piece);
+        act(piece).map_err(|source| ImageError::Stream { action: "store a blob", source })?;
+        let n = piece.len();
+        reader.consume(n);
+    }
+    let mut hash = [0; 32];
+    hash.copy_from_slice(context.finish().as_ref());
+    Ok(Digest::from_sha256(hash))
+}
+
+fn hash_only(reader: &mut Reader<'_>) -> Result<Digest, ImageError> {
+    hashed(reader, &mut |_| Ok(()))
+}
+
+fn store(reader: &mut Reader<'_>, mut ingest: Ingest) -> Result<(Digest, Ingest), ImageError> {
+    ingest.hashed_elsewhere();
+    let digest = hashed(reader, &mut |piece| ingest.write_all(piece))?;
+    Ok((digest, ingest))
+}
+
+fn not_as_named(expected: &Digest, found: Digest) -> ImageError {
+    wharf_content::ContentError::Digest { expected: expected.clone(), found }.into()
 }
 
 fn read(source: io::Error) -> ImageError {

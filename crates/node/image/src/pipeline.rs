@@ -19,6 +19,7 @@
 //! step holds the others back and memory stays bounded whatever comes.
 
 use std::io::{self, BufRead, Read, Write};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -32,18 +33,36 @@ use wharf_types::Digest;
 use crate::ImageError;
 
 const PIECE: usize = 512 << 10;
-const QUEUE: usize = 6;
+const QUEUE: usize = 4;
 
 /// What a pass found.
 pub(crate) struct Passed {
     /// Digest of the bytes as they came.
     pub(crate) digest: Digest,
-    /// Digest of the uncompressed bytes.
-    pub(crate) diff_id: Digest,
+    /// What it unpacked to.
+    pub(crate) unpacked: Unpacked,
     /// How the source was compressed.
     pub(crate) compression: Compression,
     /// The blob as written, if it was to be stored; not yet committed.
     pub(crate) ingest: Option<Ingest>,
+}
+
+/// What extracting found.
+pub(crate) struct Unpacked {
+    /// Digest of the uncompressed bytes.
+    pub(crate) diff_id: Digest,
+    /// See [`wharf_archive::Extracted::implied`].
+    pub(crate) implied: Vec<PathBuf>,
+}
+
+/// What a pass over something found that may be a layer or not.
+pub(crate) struct Tried {
+    /// Digest of the bytes as they came.
+    pub(crate) digest: Digest,
+    /// The bytes as written; not yet committed.
+    pub(crate) ingest: Ingest,
+    /// What it unpacked to, if it did.
+    pub(crate) unpacked: Option<Unpacked>,
 }
 
 /// How a layer that is made here is stored.
@@ -189,11 +208,37 @@ impl Write for Cutter<'_> {
 /// Runs a whole source through the steps. Bytes after the archive's end are hashed and stored like the rest. The
 /// bytes as they come are not hashed where their digest is `known`, because someone else verifies it.
 pub(crate) fn pass(
-    source: &mut (dyn Read + Send),
+    source: &mut dyn Read,
     ingest: Option<Ingest>,
     known: Option<&Digest>,
     target: Target,
 ) -> Result<Passed, ImageError> {
+    let run = run(source, ingest, known, target, false)?;
+    let unpacked = run.unpacked.map_err(ImageError::Extract)?;
+    Ok(Passed { digest: run.digest, unpacked, compression: run.compression, ingest: run.ingest })
+}
+
+/// As [`pass`], of something that is stored whether it can be extracted or not.
+pub(crate) fn pass_if_layer(source: &mut dyn Read, ingest: Ingest, target: Target) -> Result<Tried, ImageError> {
+    let run = run(source, Some(ingest), None, target, true)?;
+    let lost = || ImageError::Archive("a blob is lost".to_owned());
+    Ok(Tried { digest: run.digest, ingest: run.ingest.ok_or_else(lost)?, unpacked: run.unpacked.ok() })
+}
+
+struct Run {
+    digest: Digest,
+    compression: Compression,
+    ingest: Option<Ingest>,
+    unpacked: Result<Unpacked, ArchiveError>,
+}
+
+fn run(
+    source: &mut dyn Read,
+    ingest: Option<Ingest>,
+    known: Option<&Digest>,
+    target: Target,
+    optional: bool,
+) -> Result<Run, ImageError> {
     let (compression, mut source) = Compression::peek(source).map_err(ImageError::Extract)?;
     let pool = Pool::default();
     thread::scope(|scope| {
@@ -212,7 +257,8 @@ pub(crate) fn pass(
         sinks.push(sink);
         let inner = Pieces::new(pieces);
         let unpacked = scope.spawn(move || unpack(compression, inner, raw, target));
-        let fed = feed(&mut source, &pool, sinks);
+        let essential = if optional { sinks.len() - 1 } else { sinks.len() };
+        let fed = feed(&mut source, &pool, sinks, essential);
         let hashed = hashed.map(|hashed| join(hashed.join()));
         let stored = stored.map(|stored| join(stored.join()));
         let unpacked = join(unpacked.join());
@@ -226,12 +272,18 @@ pub(crate) fn pass(
             Err(e) if !cut_off(&e) => return Err(failed(e)),
             other => other,
         };
-        let inner = unpacked.and_then(|done| done).map_err(ImageError::Extract)?;
+        let unpacked = match unpacked.and_then(|done| done) {
+            Err(e) if !optional => return Err(ImageError::Extract(e)),
+            other => other,
+        };
         let hashed = hashed.transpose().map_err(ImageError::Extract)?.transpose().map_err(failed)?;
         let digest = hashed.or_else(|| known.cloned()).ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
         let ingest = ingest.map_err(failed)?;
-        let diff_id = inner.unwrap_or_else(|| digest.clone());
-        Ok(Passed { digest, diff_id, compression, ingest })
+        let unpacked = unpacked.map(|(inner, implied)| {
+            let diff_id = inner.unwrap_or_else(|| digest.clone());
+            Unpacked { diff_id, implied }
+        });
+        Ok(Run { digest, compression, ingest, unpacked })
     })
 }
 
@@ -246,9 +298,9 @@ fn unpack(
     mut pieces: Pieces,
     pool: &Pool,
     target: Target,
-) -> Result<Option<Digest>, ArchiveError> {
+) -> Result<(Option<Digest>, Vec<PathBuf>), ArchiveError> {
     if compression == Compression::None {
-        return extract_all(&mut pieces, target).map(|()| None);
+        return extract_all(&mut pieces, target).map(|implied| (None, implied));
     }
     let mut decoder = Decoder::buffered(compression, pieces)?;
     thread::scope(|scope| {
@@ -256,21 +308,21 @@ fn unpack(
         let (to_extract, extracting) = sync_channel(QUEUE);
         let hashed = scope.spawn(move || hash(&mut Pieces::new(hashing)));
         let extracted = scope.spawn(move || extract_all(&mut Pieces::new(extracting), target));
-        let fed = feed(&mut decoder, pool, vec![to_hash, to_extract]);
+        let fed = feed(&mut decoder, pool, vec![to_hash, to_extract], 2);
         let (hashed, extracted) = (join(hashed.join()), join(extracted.join()));
         fed.map_err(ArchiveError::Read)?;
-        extracted??;
-        Ok(Some(hashed?.map_err(ArchiveError::Read)?))
+        let implied = extracted??;
+        Ok((Some(hashed?.map_err(ArchiveError::Read)?), implied))
     })
 }
 
-fn extract_all(pieces: &mut Pieces, target: Target) -> Result<(), ArchiveError> {
-    extract(pieces, target.root, &target.parents, target.whiteouts)?;
+fn extract_all(pieces: &mut Pieces, target: Target) -> Result<Vec<PathBuf>, ArchiveError> {
+    let extracted = extract(pieces, target.root, &target.parents, target.whiteouts)?;
     // What follows the archive belongs to the layer's digests, and the other steps wait for this one to take it.
     loop {
         let n = pieces.fill_buf().map_err(ArchiveError::Read)?.len();
         if n == 0 {
-            return Ok(());
+            return Ok(extracted.implied);
         }
         pieces.consume(n);
     }
@@ -305,9 +357,9 @@ fn store(mut ingest: Ingest, pieces: &mut Pieces) -> io::Result<Ingest> {
     }
 }
 
-/// Cuts a source into pieces for all sinks. Ends early, without an error of its own, when a sink is gone: its step
-/// has failed and says why.
-fn feed(source: &mut dyn Read, pool: &Pool, sinks: Vec<SyncSender<Piece>>) -> io::Result<()> {
+/// Cuts a source into pieces for all sinks. Ends early, without an error of its own, when one of the first, `essential`
+/// sinks is gone: its step has failed and says why. Of the others it goes on without those that are gone.
+fn feed(source: &mut dyn Read, pool: &Pool, mut sinks: Vec<SyncSender<Piece>>, essential: usize) -> io::Result<()> {
     loop {
         let mut buffer = pool.take();
         let mut have = 0;
@@ -322,8 +374,13 @@ fn feed(source: &mut dyn Read, pool: &Pool, sinks: Vec<SyncSender<Piece>>) -> io
         let last = have < PIECE;
         if have > 0 {
             let shared = Arc::new(Shared { bytes: buffer, length: have, pool: pool.clone() });
-            if sinks.iter().any(|sink| sink.send(Piece::Data(shared.clone())).is_err()) {
-                return Ok(());
+            let mut place = 0;
+            while let Some(sink) = sinks.get(place) {
+                match sink.send(Piece::Data(shared.clone())) {
+                    Ok(()) => place += 1,
+                    Err(_) if place < essential => return Ok(()),
+                    Err(_) => drop(sinks.remove(place)),
+                }
             }
         }
         if last {

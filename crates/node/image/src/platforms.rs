@@ -1,5 +1,6 @@
 //! Indexes: what manifests an image has, which of them is for a platform, and what each takes of the disk.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -183,7 +184,8 @@ impl Images {
         }
         let mut pins = Pins::new(&self.shared);
         let diff_ids = &image.config.rootfs.diff_ids;
-        let chain = self.shared.unpack_all(&mut pins, &image.manifest.layers, diff_ids, &mut |_, _| {})?;
+        let chain =
+            self.shared.unpack_all(&mut pins, &mut HashMap::new(), &image.manifest.layers, diff_ids, &mut |_, _| {})?;
         if chain.is_some() && chain != hold.image.chain && chain.iter().all(|c| !hold.image.more.contains(c)) {
             let more = chain.into_iter().collect();
             self.shared.register(Image { more, ..hold.image.as_ref().clone() }, &[], &mut pins)?;

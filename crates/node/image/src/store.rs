@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use wharf_metadata::{Batch, Table};
-use wharf_snapshot::{Snapshot, Snapshotter};
+use wharf_snapshot::{Snapshot, SnapshotError, Snapshotter, Trash};
 use wharf_types::{Digest, Reference, Timestamp};
 
 use crate::data::Names;
 use crate::lease::Lease;
 use crate::records::{Layer, Tag};
-use crate::unpack::Fresh;
+use crate::unpack::{Fresh, Unsynced};
 use crate::{Image, ImageError, ImageId, Resolved};
 
 /// What the image store is made of.
@@ -24,6 +24,15 @@ pub struct Parts {
     pub content: wharf_content::Store,
     /// Layer directories.
     pub snapshots: Arc<dyn Snapshotter>,
+    /// Where blobs go that nobody needs: to unlink a large file takes the file system long.
+    pub trash: Arc<Trash>,
+}
+
+impl Parts {
+    /// Throws a blob away.
+    pub(crate) fn discard(&self, blob: &Digest) -> Result<(), SnapshotError> {
+        self.trash.discard(&self.content.place(blob))
+    }
 }
 
 /// How long an unfinished pull can be gone on with, as containerd's leases of pulls last.
@@ -40,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) boot: String,
     changes: Mutex<()>,
     state: RwLock<State>,
+    /// Layers whose files are to be brought to disk.
+    pub(crate) unsynced: Mutex<Unsynced>,
 }
 
 /// What is in the records, and what is in flight.
@@ -218,7 +229,7 @@ impl Shared {
     /// the daemon starts.
     pub(crate) fn discard(&self, blobs: &[Digest], chains: &[Digest]) {
         for blob in blobs {
-            if let Err(error) = self.parts.content.remove(blob) {
+            if let Err(error) = self.parts.discard(blob) {
                 tracing::warn!(%error, %blob, "cannot remove a blob that no image needs");
             }
         }
@@ -295,11 +306,20 @@ impl Images {
         let leased: HashSet<&Digest> = state.leases.values().flat_map(|lease| &lease.blobs).collect();
         for (blob, _) in parts.content.walk()? {
             if !blobs.contains(&blob) && !leased.contains(&blob) {
-                parts.content.remove(&blob)?;
+                parts.discard(&blob)?;
             }
         }
-        let shared = Arc::new(Shared { parts, boot, changes: Mutex::new(()), state: RwLock::new(state) });
+        let shared = Arc::new(Shared {
+            parts,
+            boot,
+            changes: Mutex::new(()),
+            state: RwLock::new(state),
+            unsynced: Mutex::default(),
+        });
         shared.repair();
+        let of_this_boot = |layer: &Layer| layer.unsynced.as_ref().is_some_and(|boot| *boot == shared.boot);
+        let left = shared.read().layers.iter().filter(|(_, l)| of_this_boot(l)).map(|(c, _)| c.clone()).collect();
+        shared.sync_later(left);
         Ok(Self { shared })
     }
 

@@ -1,9 +1,11 @@
 //! Unpacking layers into snapshots by chain id, and taking whole images into the records.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use wharf_archive::Compression;
 use wharf_content::Ingest;
@@ -12,12 +14,13 @@ use wharf_oci::image::{Descriptor, media_type};
 use wharf_snapshot::{Snapshot, Snapshotter};
 use wharf_types::{Digest, Reference, Timestamp};
 
+use crate::apart::{Apart, Client, Work, arriving};
 use crate::import::this_platform;
 use crate::load::fits;
 use crate::pipeline::{Passed, pass};
 use crate::records::{Layer, Tag, chain_id};
 use crate::store::{Pins, Shared};
-use crate::{Image, ImageError};
+use crate::{ArrivingLayer, Image, ImageError, Unpacking};
 
 /// A snapshot that no record owns yet. It is thrown away unless it is taken.
 pub(crate) struct Fresh {
@@ -31,19 +34,19 @@ impl Fresh {
         Self { snapshots: shared.parts.snapshots.clone(), chain, layer: Some(layer) }
     }
 
-    /// Its directory; `None` once it is taken.
-    fn snapshot(&self) -> Option<Snapshot> {
+    /// Its directory, for the layer above; `None` once it is taken.
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         self.layer.as_ref().map(|layer| layer.snapshot.clone())
+    }
+
+    /// What it unpacked to; `None` once it is taken.
+    fn diff_id(&self) -> Option<Digest> {
+        self.layer.as_ref().map(|layer| layer.diff_id.clone())
     }
 
     /// The blob it was unpacked from; `None` once it is taken.
     pub(crate) fn blob(&self) -> Option<Descriptor> {
         self.layer.as_ref().map(|layer| layer.blob.clone())
-    }
-
-    /// The directory, for the layer above; `None` once it is taken.
-    pub(crate) fn directory(&self) -> Option<Snapshot> {
-        self.layer.as_ref().map(|layer| layer.snapshot.clone())
     }
 
     fn take(&mut self) -> Option<Layer> {
@@ -75,6 +78,20 @@ impl Drop for Writing<'_> {
     }
 }
 
+/// Layers that wait for the disk.
+#[derive(Default)]
+pub(crate) struct Unsynced {
+    chains: Vec<Digest>,
+    /// When the newest came.
+    newest: Option<Instant>,
+    /// Whether a thread waits for the moment.
+    waiting: bool,
+}
+
+/// How long images must have rested before new layers are synced, and how long that is waited for at most.
+const QUIET: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(30);
+
 /// The layer below the one to unpack.
 #[derive(Clone, Default)]
 pub(crate) struct Below {
@@ -82,10 +99,18 @@ pub(crate) struct Below {
     pub(crate) snapshot: Option<Snapshot>,
 }
 
+impl Below {
+    /// Goes one layer up.
+    pub(crate) fn rise(&mut self, diff_id: &Digest, snapshot: Snapshot) {
+        self.chain = Some(chain_id(self.chain.as_ref(), diff_id));
+        self.snapshot = Some(snapshot);
+    }
+}
+
 /// Passes a source through the pipeline into a new snapshot upon `below`.
 pub(crate) fn unpack(
     shared: &Shared,
-    source: &mut (dyn Read + Send),
+    source: &mut dyn Read,
     ingest: Option<Ingest>,
     below: &Below,
     blob: impl FnOnce(&mut Passed) -> Result<Descriptor, ImageError>,
@@ -96,7 +121,7 @@ pub(crate) fn unpack(
 /// As [`unpack`], of a source whose bytes are verified elsewhere to have a digest, where one is given.
 pub(crate) fn unpack_known(
     shared: &Shared,
-    source: &mut (dyn Read + Send),
+    source: &mut dyn Read,
     ingest: Option<Ingest>,
     known: Option<&Digest>,
     below: &Below,
@@ -113,15 +138,10 @@ pub(crate) fn unpack_known(
     writing.snapshot = None;
     let snapshot = snapshots.commit(snapshot)?;
     wharf_fault::point("unpack.after-snapshot");
-    let chain = chain_id(below.chain.as_ref(), &passed.diff_id);
-    let layer = Layer {
-        snapshot,
-        parent: below.chain.clone(),
-        diff_id: passed.diff_id,
-        blob,
-        usage,
-        unsynced: Some(shared.boot.clone()),
-    };
+    let diff_id = passed.unpacked.diff_id;
+    let chain = chain_id(below.chain.as_ref(), &diff_id);
+    let layer =
+        Layer { snapshot, parent: below.chain.clone(), diff_id, blob, usage, unsynced: Some(shared.boot.clone()) };
     Ok(Fresh::new(shared, chain, layer))
 }
 
@@ -160,49 +180,53 @@ fn keep_known(image: &mut Image, known: &Image) {
     image.blobs.extend(known.blobs.iter().filter(|blob| seen.insert(blob.digest.clone())).cloned());
 }
 
+/// Layers whose blobs are here.
+struct Stored<'a> {
+    pins: &'a mut Pins,
+    layers: &'a [ArrivingLayer],
+    made: HashSet<Digest>,
+    done: &'a mut dyn FnMut(&Digest, u64),
+}
+
+impl Client for Stored<'_> {
+    fn known(&mut self, chain: &Digest) -> Option<Snapshot> {
+        let known = self.pins.chain(chain).map(|layer| layer.snapshot);
+        // One that was just made here has no record yet.
+        known.or_else(|| self.pins.fresh.iter().find(|f| f.chain == *chain).and_then(Fresh::snapshot))
+    }
+
+    fn made(&mut self, fresh: Fresh) {
+        self.made.extend(fresh.diff_id());
+        self.pins.fresh.push(fresh);
+    }
+
+    fn tell(&mut self, step: Unpacking) {
+        if let Unpacking::Done(place) = step
+            && let Some(layer) = self.layers.get(place).filter(|layer| self.made.contains(&layer.diff_id))
+        {
+            (self.done)(&layer.diff_id, layer.blob.size);
+        }
+    }
+}
+
 impl Shared {
-    /// Unpacks the layers of an image that are not unpacked yet, lowest first. Returns the top chain id.
+    /// Unpacks the layers of an image that are not unpacked yet. `ready` are some that were extracted before. Returns the
+    /// top chain id.
     pub(crate) fn unpack_all(
         &self,
         pins: &mut Pins,
+        ready: &mut HashMap<Digest, Apart>,
         layers: &[Descriptor],
         diff_ids: &[Digest],
         done: &mut dyn FnMut(&Digest, u64),
     ) -> Result<Option<Digest>, ImageError> {
-        let mut below = Below::default();
-        for (blob, diff_id) in layers.iter().zip(diff_ids) {
-            let chain = chain_id(below.chain.as_ref(), diff_id);
-            let known = pins.chain(&chain).map(|layer| layer.snapshot);
-            // One that was just made here has no record yet.
-            let known = known.or_else(|| pins.fresh.iter().find(|f| f.chain == chain).and_then(Fresh::snapshot));
-            let ready = match known {
-                Some(snapshot) => snapshot,
-                None => {
-                    let layer = self.unpack_blob(blob, diff_id, &below)?;
-                    let snapshot = layer.snapshot();
-                    pins.fresh.push(layer);
-                    done(diff_id, blob.size);
-                    // Just made above.
-                    snapshot.ok_or_else(|| ImageError::Archive(format!("layer {diff_id} is lost")))?
-                }
-            };
-            below = Below { chain: Some(chain), snapshot: Some(ready) };
-        }
-        Ok(below.chain)
-    }
-
-    fn unpack_blob(&self, blob: &Descriptor, diff_id: &Digest, below: &Below) -> Result<Fresh, ImageError> {
-        if !known_layer(&blob.media_type) {
-            return Err(ImageError::MediaType(blob.media_type.clone()));
-        }
-        let mut source = self.parts.content.blob(&blob.digest)?;
+        let layers: Vec<_> = layers.iter().zip(diff_ids).map(|(blob, diff_id)| arriving(blob, diff_id)).collect();
         // A stored blob was verified when it came.
-        unpack_known(self, &mut source, None, Some(&blob.digest), below, |passed| {
-            if passed.diff_id != *diff_id {
-                return Err(ImageError::DiffId { expected: diff_id.clone(), found: passed.diff_id.clone() });
-            }
-            Ok(blob.clone())
-        })
+        let open = |place: usize| -> Result<Box<dyn Read + Send>, ImageError> {
+            Ok(Box::new(self.parts.content.blob(&layers[place].blob.digest)?))
+        };
+        let work = Work { shared: self, layers: &layers, open: &open, stopped: &AtomicBool::new(false) };
+        work.run(ready, &mut Stored { pins, layers: &layers, made: HashSet::new(), done })
     }
 
     /// Takes an image, its new layers and its names into the records, in one commit.
@@ -263,27 +287,62 @@ impl Shared {
     }
 
     /// Brings the files of new layers to disk in the background and notes it. The image's blobs are on disk already,
-    /// so until then a power cut costs unpacking anew, and nothing is lost.
-    fn sync_later(self: &Arc<Self>, chains: Vec<Digest>) {
+    /// so until then a power cut costs unpacking anew, and nothing is lost. It waits until images rest for a moment, so
+    /// that the disk is for whoever waits for it, and what is removed meanwhile is never written.
+    pub(crate) fn sync_later(self: &Arc<Self>, chains: Vec<Digest>) {
         if chains.is_empty() {
             return;
         }
+        {
+            let mut unsynced = self.unsynced();
+            unsynced.chains.extend(chains);
+            unsynced.newest = Some(Instant::now());
+            if std::mem::replace(&mut unsynced.waiting, true) {
+                return;
+            }
+        }
         let shared = Arc::downgrade(self);
+        let begun = Instant::now();
         let sync = move || {
-            let Some(shared) = shared.upgrade() else { return };
-            if let Err(error) = shared.sync_layers(&chains) {
-                tracing::warn!(%error, "cannot sync new layers; they are unpacked anew after a power cut");
+            loop {
+                std::thread::sleep(QUIET);
+                let Some(shared) = shared.upgrade() else { return };
+                let chains = {
+                    let mut unsynced = shared.unsynced();
+                    let resting = unsynced.newest.is_none_or(|newest| newest.elapsed() >= QUIET);
+                    if !resting && begun.elapsed() < LONGEST {
+                        continue;
+                    }
+                    unsynced.waiting = false;
+                    std::mem::take(&mut unsynced.chains)
+                };
+                if let Err(error) = shared.sync_layers(&chains) {
+                    tracing::warn!(%error, "cannot sync new layers; they are unpacked anew after a power cut");
+                }
+                return;
             }
         };
         if let Err(error) = std::thread::Builder::new().name("layer-sync".to_owned()).spawn(sync) {
+            self.unsynced().waiting = false;
             tracing::warn!(%error, "cannot start syncing new layers");
         }
     }
 
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn sync_layers(&self, chains: &[Digest]) -> Result<(), ImageError> {
-        let layers = chains.iter().filter_map(|chain| self.read().layers.get(chain).cloned());
-        let Some(any) = layers.last() else { return Ok(()) };
-        sync(&self.parts.snapshots.layer(&any.snapshot)?)?;
+        for chain in chains {
+            // One that was removed meanwhile needs none of it.
+            let known = |shared: &Self| shared.read().layers.get(chain).cloned();
+            let Some(layer) = known(self) else { continue };
+            let synced = self.parts.snapshots.layer(&layer.snapshot).map_err(ImageError::from);
+            match synced.and_then(|folder| sync(&folder)) {
+                Err(e) if known(self).is_some() => return Err(e),
+                _ => {}
+            }
+        }
         wharf_fault::point("layers.synced");
         let _changes = self.changes();
         let mut batch = Batch::new();
@@ -329,8 +388,9 @@ impl Shared {
         let target = snapshots.target(&snapshot)?;
         let mut source = self.parts.content.blob(&layer.blob.digest)?;
         let passed = pass(&mut source, None, None, target)?;
-        if passed.diff_id != layer.diff_id {
-            return Err(ImageError::DiffId { expected: layer.diff_id.clone(), found: passed.diff_id });
+        let found = passed.unpacked.diff_id;
+        if found != layer.diff_id {
+            return Err(ImageError::DiffId { expected: layer.diff_id.clone(), found });
         }
         sync(&snapshots.layer(&snapshot)?)?;
         let layer = Layer { snapshot: snapshots.commit(snapshot)?, unsynced: None, ..layer.clone() };
@@ -343,6 +403,5 @@ impl Shared {
 }
 
 fn sync(folder: &OwnedFd) -> Result<(), ImageError> {
-    rustix::fs::syncfs(folder)
-        .map_err(|e| ImageError::Stream { action: "sync the file system of the layers", source: e.into() })
+    wharf_snapshot::sync(folder).map_err(|source| ImageError::Stream { action: "sync a layer", source })
 }

@@ -1,9 +1,15 @@
 //! The file behind redb, grown by fallocate(2), so that a full disk shows when the file grows and never in the
 //! middle of writing a commit into it.
+//!
+//! What it grew by is written with zeros at once. Blocks that are only reserved become written ones by a change of the
+//! file's metadata, for which fdatasync(2) must commit the file system's journal, and with it, on ext4, everything
+//! that anyone else did there since (measured: 6 to 300 ms beside a large import). Blocks that were written before
+//! need the data alone.
 
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
+use std::os::unix::fs::FileExt;
 
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
@@ -25,6 +31,18 @@ impl Preallocated {
     }
 }
 
+impl Preallocated {
+    fn fill(&self, from: u64, to: u64) -> io::Result<()> {
+        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = from;
+        while at < to {
+            let piece = (to - at).min(ZEROS.len() as u64) as usize;
+            at += self.file.write_at(&ZEROS[..piece], at)? as u64;
+        }
+        Ok(())
+    }
+}
+
 type Edge = Bound<u64>;
 
 impl StorageBackend for Preallocated {
@@ -40,7 +58,7 @@ impl StorageBackend for Preallocated {
         let now = self.inner.len()?;
         if len > now {
             match fallocate(&self.file, FallocateFlags::empty(), now, len - now) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return self.fill(now, len),
                 // File systems without fallocate(2) grow sparsely; a full disk then shows while writing.
                 Err(Errno::OPNOTSUPP | Errno::NOSYS) => {}
                 Err(e) => return Err(e.into()),

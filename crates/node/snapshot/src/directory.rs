@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, Permissions};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, IFlags, Mode, OFlags, ioctl_getflags, ioctl_setflags, openat, statat};
 use rustix::io::Errno;
 
 use wharf_archive::remove_tree;
@@ -24,9 +25,28 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o710).create(path)
 }
 
+/// Asks the file system to put each directory that is made here into a part of the disk by itself, as it does below its own
+/// root (`FS_TOPDIR_FL`, ext4's Orlov allocator), and empties the folder. The part follows from the directory's name there,
+/// so names are random. Layers do not get into each other's way then; and ext4 without a journal does not give out an inode
+/// that was freed a minute ago and looks at all of those first, which made the next layer of 20,000 files in the place of a
+/// removed one four times slower (measured). Other file systems do not know the flag.
+fn scatter(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let _ = fs::remove_dir(entry.path());
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(fd) = openat(CWD, folder, flags, Mode::empty())
+        && let Ok(now) = ioctl_getflags(&fd)
+    {
+        let _ = ioctl_setflags(&fd, now | IFlags::TOPDIR);
+    }
+}
+
 /// The numbered directories of one driver. Its module is private: outside it is only a name in signatures.
 pub struct Numbered {
     folder: PathBuf,
+    /// Where directories that stand alone are made, before they get their place.
+    spread: PathBuf,
     next: AtomicU64,
     trash: Arc<Trash>,
 }
@@ -40,7 +60,10 @@ impl Numbered {
         }
         let folder = data_root.join(name);
         make_private(&folder).map_err(|e| failed("make", &folder, e))?;
-        let this = Self { folder, next: AtomicU64::new(1), trash };
+        let spread = data_root.join("spread");
+        make_private(&spread).map_err(|e| failed("make", &spread, e))?;
+        scatter(&spread);
+        let this = Self { folder, spread, next: AtomicU64::new(1), trash };
         let last = this.numbers()?.into_iter().max().unwrap_or(0);
         this.next.store(last + 1, Ordering::Relaxed);
         Ok(this)
@@ -58,14 +81,23 @@ impl Numbered {
         self.path(number).join("fs")
     }
 
-    /// Makes a new directory and in it those that are named, with their modes.
-    pub(crate) fn make(&self, inner: &[(&str, u32)]) -> Result<u64, SnapshotError> {
+    /// Makes a new directory and in it those that are named, with their modes. One that stands alone, a layer of an image
+    /// and not a container's, gets a place of the disk for itself ([`scatter`]).
+    pub(crate) fn make(&self, alone: bool, inner: &[(&str, u32)]) -> Result<u64, SnapshotError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.path(number);
         let make = |path: &Path, mode: u32| -> Result<(), SnapshotError> {
             DirBuilder::new().mode(mode).create(path).map_err(|e| failed("make", path, e))
         };
-        make(&path, 0o700)?;
+        if alone {
+            let name = RandomState::new().build_hasher().finish();
+            let first = self.spread.join(name.to_string());
+            make(&first, 0o700)?;
+            // What a kill leaves here is an empty folder.
+            fs::rename(&first, &path).map_err(|e| failed("rename", &first, e))?;
+        } else {
+            make(&path, 0o700)?;
+        }
         for (name, mode) in inner {
             make(&path.join(name), *mode)?;
         }

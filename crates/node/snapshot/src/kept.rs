@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use wharf_archive::Difference;
@@ -93,6 +94,10 @@ impl Snapshotter for Sharing {
 
     fn difference(&self, snapshot: &Snapshot) -> Result<Difference, SnapshotError> {
         self.driver.difference(snapshot)
+    }
+
+    fn rebase(&self, snapshot: Snapshot, parent: &Snapshot, implied: &[PathBuf]) -> Result<Snapshot, SnapshotError> {
+        self.driver.rebase(snapshot, parent, implied)
     }
 
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError> {

@@ -14,6 +14,7 @@
 
 mod btrfs;
 mod directory;
+mod durable;
 mod error;
 mod kept;
 mod overlay;
@@ -24,7 +25,7 @@ mod whole;
 
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,7 @@ use wharf_archive::Difference;
 use wharf_types::Mount;
 
 pub use btrfs::Btrfs;
+pub use durable::sync;
 pub use error::SnapshotError;
 pub use kept::{Kept, Sharing};
 pub use overlay::Overlay;
@@ -105,6 +107,17 @@ pub trait Snapshotter: Send + Sync {
     /// Opens the snapshot and what is below it for comparing: what [`Difference::pack`] makes of it is the
     /// snapshot's layer, what [`Difference::changes`] makes of it is `docker diff`.
     fn difference(&self, snapshot: &Snapshot) -> Result<Difference, SnapshotError>;
+
+    /// Puts a prepared snapshot, which was prepared upon nothing and extracted into, upon a committed one, as if it had been
+    /// prepared upon it: so layers can be extracted side by side. `implied` is what [`wharf_archive::Extracted`] tells.
+    /// Only drivers that stack can ([`Snapshotter::stacks`]).
+    ///
+    /// # Errors
+    /// [`SnapshotError::State`] with the others.
+    fn rebase(&self, snapshot: Snapshot, parent: &Snapshot, implied: &[PathBuf]) -> Result<Snapshot, SnapshotError> {
+        let _ = (parent, implied);
+        Err(SnapshotError::State { number: snapshot.number, state: "a copy of what is below it" })
+    }
 
     /// Turns a prepared snapshot into one that others can be prepared upon.
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError>;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -101,7 +101,7 @@ impl Snapshotter for Overlay {
             lowers.push(parent.number);
             lowers.extend(&parent.lowers);
         }
-        let number = self.numbered.make(&[("fs", 0o755), ("work", 0o711)])?;
+        let number = self.numbered.make(parent.is_none(), &[("fs", 0o755), ("work", 0o711)])?;
         self.numbered.dress(number, parent)?;
         Ok(Snapshot { number, lowers, writable: true })
     }
@@ -149,6 +149,18 @@ impl Snapshotter for Overlay {
         let below = !snapshot.lowers.is_empty();
         let before = below.then(|| self.stacked(snapshot.lowers.iter())).transpose()?;
         Ok(Difference { now, before, form: Form::Overlay, places: Vec::new() })
+    }
+
+    fn rebase(&self, snapshot: Snapshot, parent: &Snapshot, implied: &[PathBuf]) -> Result<Snapshot, SnapshotError> {
+        prepared(&snapshot)?;
+        committed(parent)?;
+        let lowers: Vec<u64> = std::iter::once(parent.number).chain(parent.lowers.iter().copied()).collect();
+        let root = self.numbered.open_content(snapshot.number)?;
+        let below = lowers.iter().map(|lower| self.numbered.open_content(*lower));
+        let below = below.collect::<Result<Vec<_>, _>>()?;
+        let failed = |e| failed("set attributes in", &self.numbered.content(snapshot.number), e);
+        wharf_archive::settle(root, &below, implied).map_err(failed)?;
+        Ok(Snapshot { lowers, ..snapshot })
     }
 
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError> {

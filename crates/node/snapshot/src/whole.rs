@@ -55,7 +55,7 @@ impl<T: Trees> Snapshotter for Whole<T> {
         if let Some(parent) = parent {
             committed(parent)?;
         }
-        let number = self.numbered.make(&[])?;
+        let number = self.numbered.make(parent.is_none(), &[])?;
         let lowers = parent.map(|parent| std::iter::once(&parent.number).chain(&parent.lowers).copied().collect());
         let snapshot = Snapshot { number, lowers: lowers.unwrap_or_default(), writable: true };
         let filled = self.trees.fill(&self.numbered, number, parent);

@@ -148,7 +148,7 @@ impl Engine {
         let cgroup_v2 = Layout::detect().map_err(OpenError::Cgroup)?.mode() == Mode::V2;
         let store = Arc::new(Store::open(&config.data_root.join("wharf/meta.redb"))?);
         let trash = Arc::new(Trash::open(&config.data_root)?);
-        let snapshots = wharf_snapshot::open(&config.data_root, storage_driver.as_deref(), trash)?;
+        let snapshots = wharf_snapshot::open(&config.data_root, storage_driver.as_deref(), trash.clone())?;
         let content = wharf_content::Store::open(&config.data_root.join("content"))?;
         let kept = Arc::new(Kept::default());
         for snapshot in owned_by_builds(&store)? {
@@ -156,7 +156,7 @@ impl Engine {
         }
         // What the build cache needs too stays when an image goes.
         let shared: Arc<dyn Snapshotter> = Arc::new(Sharing::new(snapshots.clone(), kept.clone()));
-        let parts = wharf_image::Parts { metadata: store.clone(), content, snapshots: shared };
+        let parts = wharf_image::Parts { metadata: store.clone(), content, snapshots: shared, trash };
         let image_store = Arc::new(wharf_image::Images::open(parts)?);
         let shims = Shims::new(shim, config.exec_root.clone());
         let journal = config.data_root.join("wharf");

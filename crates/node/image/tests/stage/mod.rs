@@ -70,9 +70,9 @@ impl Stage {
         let root = folder.path();
         let metadata = Arc::new(Store::open(&root.join("wharf/meta.redb")).expect("metadata"));
         let trash = Arc::new(Trash::open(root).expect("trash"));
-        let snapshots = wharf_snapshot::open(root, None, trash).expect("snapshots");
+        let snapshots = wharf_snapshot::open(root, None, trash.clone()).expect("snapshots");
         let content = wharf_content::Store::open(&root.join("content")).expect("content");
-        let parts = Parts { metadata: metadata.clone(), content, snapshots: snapshots.clone() };
+        let parts = Parts { metadata: metadata.clone(), content, snapshots: snapshots.clone(), trash };
         let images = Images::open(parts).expect("images");
         Self { images, metadata, snapshots, folder }
     }

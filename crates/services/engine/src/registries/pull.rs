@@ -1,6 +1,7 @@
 //! `docker pull`: resolve, describe, fetch and unpack side by side, and one commit at the end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, mpsc};
@@ -213,14 +214,17 @@ impl Pull<'_> {
         let (tell, mut told) = mpsc::unbounded_channel();
         let (arrival, content) = (arrival.clone(), self.registries.store.content().clone());
         let sources: Vec<Option<Arc<Fetch>>> = fetches.iter().map(|f| f.as_ref().map(|(f, _)| f.clone())).collect();
+        let stopped = arrival.stopped();
+        // A pull that is given up takes its threads and downloads with it.
+        let _stop = Stop(stopped.clone());
         let mut unpacking = tokio::task::spawn_blocking(move || {
-            let mut open = |place: usize| -> Result<Box<dyn std::io::Read + Send>, ImageError> {
+            let open = |place: usize| -> Result<Box<dyn std::io::Read + Send>, ImageError> {
                 match &sources[place] {
-                    Some(fetch) => Ok(Box::new(fetch.follow())),
+                    Some(fetch) => Ok(Box::new(fetch.follow(&stopped))),
                     None => Ok(Box::new(content.blob(&layers[place].blob.digest)?)),
                 }
             };
-            arrival.unpack(&layers, &mut open, &mut |step| {
+            arrival.unpack(&layers, &open, &mut |step| {
                 // Who no longer listens is not told.
                 let _ = tell.send(step);
             })
@@ -248,8 +252,11 @@ impl Pull<'_> {
             board.unpacking(step).await;
         }
         let unpacked = unpacked.map_err(|_| DistributionError::Cancelled)?;
-        if !fetched {
+        if let Err(e) = unpacked {
             // Where a download failed its error is the cause of the other.
+            return Err(failed(fetches).unwrap_or_else(|| e.into()));
+        }
+        if !fetched {
             failures.await?;
         }
         board.tick().await;
@@ -302,16 +309,33 @@ async fn missing(
     crate::blocking(look).await?
 }
 
+/// Tells the threads that unpack to end.
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 async fn all(fetches: &[Option<(Arc<Fetch>, bool)>]) -> Result<(), EngineError> {
     for (fetch, joined) in fetches.iter().flatten() {
-        match fetch.wait().await {
-            Ok(()) => {}
-            // Only a failure of someone else's login is worth another attempt.
-            Err(DistributionError::Shared(cause)) if !joined => return Err(EngineError::Fetch(cause)),
-            Err(e) => return Err(e.into()),
-        }
+        fetch.wait().await.map_err(|e| of_fetch(e, *joined))?;
     }
     Ok(())
+}
+
+/// Why the first of the downloads that failed did so.
+fn failed(fetches: &[Option<(Arc<Fetch>, bool)>]) -> Option<EngineError> {
+    fetches.iter().flatten().find_map(|(fetch, joined)| Some(of_fetch(fetch.failure()?, *joined)))
+}
+
+fn of_fetch(error: DistributionError, joined: bool) -> EngineError {
+    match error {
+        // Only a failure of someone else's login is worth another attempt.
+        DistributionError::Shared(cause) if !joined => EngineError::Fetch(cause),
+        e => e.into(),
+    }
 }
 
 fn short(digest: &Digest) -> String {
