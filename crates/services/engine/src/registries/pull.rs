@@ -216,7 +216,7 @@ impl Pull<'_> {
         let sources: Vec<Option<Arc<Fetch>>> = fetches.iter().map(|f| f.as_ref().map(|(f, _)| f.clone())).collect();
         let stopped = arrival.stopped();
         // A pull that is given up takes its threads and downloads with it.
-        let _stop = Stop(stopped.clone());
+        let stop = Stop(stopped.clone());
         let mut unpacking = tokio::task::spawn_blocking(move || {
             let open = |place: usize| -> Result<Box<dyn std::io::Read + Send>, ImageError> {
                 match &sources[place] {
@@ -240,8 +240,12 @@ impl Pull<'_> {
                 Some(step) = told.recv() => board.unpacking(step).await,
                 done = &mut unpacking => break done,
                 done = &mut failures, if !fetched => {
-                    // One that failed fails its reader too; waiting for that is not needed.
-                    done?;
+                    if let Err(e) = done {
+                        // Who hears of the failure finds nothing left of the pull.
+                        drop(stop);
+                        let _ = unpacking.await;
+                        return Err(e);
+                    }
                     fetched = true;
                     board.tick().await;
                 }
