@@ -2,9 +2,8 @@
 //! middle of writing a commit into it.
 //!
 //! What it grew by is written with zeros at once. Blocks that are only reserved become written ones by a change of the
-//! file's metadata, for which fdatasync(2) must commit the file system's journal, and with it, on ext4, everything
-//! that anyone else did there since (measured: 6 to 300 ms beside a large import). Blocks that were written before
-//! need the data alone.
+//! file's metadata, for which fdatasync(2) must commit the file system's journal where it has one, and with it what anyone
+//! else did there since. Blocks that were written before need the data alone.
 
 use std::fs::File;
 use std::io;
@@ -33,11 +32,11 @@ impl Preallocated {
 
 impl Preallocated {
     fn fill(&self, from: u64, to: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let zeros = vec![0; 64 << 10];
         let mut at = from;
         while at < to {
-            let piece = (to - at).min(ZEROS.len() as u64) as usize;
-            at += self.file.write_at(&ZEROS[..piece], at)? as u64;
+            let piece = (to - at).min(zeros.len() as u64) as usize;
+            at += self.file.write_at(&zeros[..piece], at)? as u64;
         }
         Ok(())
     }
