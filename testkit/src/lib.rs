@@ -8,6 +8,7 @@ pub mod build;
 mod client;
 mod daemon;
 mod image;
+pub mod plugin;
 pub mod registry;
 mod residue;
 mod rest;

@@ -2,7 +2,7 @@
 //!
 //! The host is a network namespace with a remote machine behind a link: a web server on two ports, and a name server.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +13,9 @@ use testkit::{Daemon, DaemonOptions, base_image, eventually};
 const REMOTE: &str = "198.51.100.2";
 const OTHER: &str = "198.51.100.3";
 const NEAR: &str = "198.51.100.1";
+/// The same machines by IPv6.
+const REMOTE6: &str = "fd00:c633::2";
+const OTHER6: &str = "fd00:c633::3";
 
 fn within<T: Send>(file: std::fs::File, work: impl FnOnce() -> T + Send) -> T {
     use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -26,7 +29,8 @@ fn within<T: Send>(file: std::fs::File, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// A remote machine; its name server knows `api.test` and everything below it as [`REMOTE`], and `other.test`.
+/// A remote machine; its name server knows every `….test` as [`REMOTE`], but names that begin with `six.` by IPv6 only, as
+/// [`REMOTE6`].
 struct Remote {
     namespace: std::fs::File,
     holder: std::process::Child,
@@ -48,19 +52,20 @@ fn remote(daemon: &Daemon) -> Remote {
     eventually("the namespace", || std::fs::read_link(&path).ok().filter(|l| *l != own));
     let namespace = std::fs::File::open(&path).expect("it is there");
     let near = format!(
-        "ip link add near type veth peer name far netns {}; ip addr add {NEAR}/24 dev near; ip link set near up",
+        "ip link add near type veth peer name far netns {}; ip addr add {NEAR}/24 dev near; ip addr add fd00:c633::1/64 dev near nodad; ip link set near up",
         holder.id()
     );
     daemon.inside("sh", &["-ec", &near]).ok();
     let far = format!(
-        "ip addr add {REMOTE}/24 dev far; ip addr add {OTHER}/24 dev far; ip link set far up; ip link set lo up"
+        "ip addr add {REMOTE}/24 dev far; ip addr add {OTHER}/24 dev far; ip addr add {REMOTE6}/64 dev far nodad; \
+         ip addr add {OTHER6}/64 dev far nodad; ip link set far up; ip link set lo up"
     );
     let id = holder.id().to_string();
     assert!(Command::new("nsenter").args(["-t", &id, "-n", "sh", "-ec", &far]).status().expect("runs").success());
     let stop = Arc::new(AtomicBool::new(false));
     let made = Remote { namespace, holder, stop };
     for port in [80, 81] {
-        let listener = made.run(|| std::net::TcpListener::bind(("0.0.0.0", port)).expect("bound"));
+        let listener = made.run(|| std::net::TcpListener::bind(("::", port)).expect("bound"));
         std::thread::spawn(move || {
             for mut connection in listener.incoming().flatten() {
                 let _ = std::io::Write::write_all(&mut connection, b"hello\n");
@@ -80,7 +85,7 @@ impl Remote {
     }
 }
 
-/// Answers A questions for `….test` with the remote's address for 60 seconds.
+/// Answers questions for `….test` with the remote's address for 60 seconds.
 fn serve_names(socket: &UdpSocket, stop: &AtomicBool) {
     let mut buffer = [0; 512];
     while !stop.load(Ordering::Relaxed) {
@@ -90,13 +95,17 @@ fn serve_names(socket: &UdpSocket, stop: &AtomicBool) {
         while query[end] != 0 {
             end += 1 + usize::from(query[end]);
         }
-        let is_a = query[end + 1..end + 3] == [0, 1];
+        let six = query[12..].starts_with(b"\x03six");
+        let is_a = query[end + 1..end + 3] == [0, if six { 28 } else { 1 }];
         let mut answer = query[..end + 5].to_vec();
         answer[2] |= 0x80;
         answer[6..12].copy_from_slice(&[0, u8::from(is_a), 0, 0, 0, 0]);
         if is_a {
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-            answer.extend(REMOTE.parse::<Ipv4Addr>().expect("an address").octets());
+            answer.extend([0xc0, 12, 0, if six { 28 } else { 1 }, 0, 1, 0, 0, 0, 60, 0, if six { 16 } else { 4 }]);
+            match six {
+                true => answer.extend(REMOTE6.parse::<Ipv6Addr>().expect("an address").octets()),
+                false => answer.extend(REMOTE.parse::<Ipv4Addr>().expect("an address").octets()),
+            }
         }
         let _ = socket.send_to(&answer, from);
     }
@@ -241,4 +250,54 @@ fn policies_that_could_not_be_kept_are_refused() {
     // Stock clients have no such flags; options say the same.
     daemon.docker(&["network", "create", "-o", "com.wharf.egress=deny", "eg-opt"]).ok();
     daemon.docker(&["network", "rm", "eg-opt"]).ok();
+}
+
+#[test]
+fn ipv6_is_denied_and_allowed_by_prefix_port_and_name_as_ipv4_is_and_one_family_does_not_open_the_other() {
+    let mut daemon = daemon();
+    let _remote = remote(&daemon);
+    let allow = format!("[{REMOTE6}]:80,six.test:81,fd00:dead::/32,six.both.test,both.test:81");
+    let network = ["network", "create", "--ipv6", "--subnet", "fd00:e6::/64", "--egress", "deny", "--egress-allow", &allow];
+    daemon.docker(&[&network[..], &["eg-six"]].concat()).ok();
+    let run = ["run", "-d", "--name", "eg-s", "--network", "eg-six", "--dns", REMOTE, "busybox", "sleep", "1000"];
+    daemon.docker(&run).ok();
+    assert!(reaches(&daemon, "eg-s", REMOTE6, 80), "address and port");
+    assert!(!reaches(&daemon, "eg-s", REMOTE6, 81), "another port, before the name was asked for");
+    assert!(!reaches(&daemon, "eg-s", OTHER6, 80), "another address");
+    assert!(!reaches(&daemon, "eg-s", REMOTE, 80), "the other family");
+    let told = eventually("told", || Some(denied(&daemon)).filter(|t| t.contains(OTHER6)));
+    assert!(told.contains("name=eg-s") && told.contains("protocol=tcp") && told.contains("port=80"), "{told}");
+    assert!(reaches(&daemon, "eg-s", "six.test", 81), "by the name's AAAA answer");
+    assert!(!reaches(&daemon, "eg-s", REMOTE, 81), "a name's IPv6 answer opens no IPv4 address");
+    assert!(reaches(&daemon, "eg-s", "both.test", 81), "a name's A answer on the same container");
+    assert!(!reaches(&daemon, "eg-s", "six.other.test", 80), "another name");
+    // The host is outside by IPv6, too, and the network is inside.
+    let host = within(std::fs::File::open(format!("/proc/{}/ns/net", daemon.pid())).expect("open"), || {
+        std::net::TcpListener::bind(("::", 82)).expect("bound")
+    });
+    std::thread::spawn(move || {
+        for mut connection in host.incoming().flatten() {
+            let _ = std::io::Write::write_all(&mut connection, b"hello\n");
+        }
+    });
+    assert!(!reaches(&daemon, "eg-s", "fd00:c633::1", 82), "the host's own services");
+    daemon.kill();
+    daemon.launch();
+    assert!(reaches(&daemon, "eg-s", REMOTE6, 81), "what was learned outlives the engine");
+    assert!(!reaches(&daemon, "eg-s", OTHER6, 80));
+    // One container's own policy stands instead of the network's, in both directions.
+    let own = ["run", "-d", "--name", "eg-own", "--network", "eg-six", "--egress-allow", OTHER6, "busybox", "sleep", "1000"];
+    daemon.docker(&own).ok();
+    assert!(reaches(&daemon, "eg-own", OTHER6, 80) && reaches(&daemon, "eg-own", OTHER6, 81));
+    assert!(!reaches(&daemon, "eg-own", REMOTE6, 80), "what the network allows and the container does not");
+    // Another source address of the same link has no way out.
+    let spoof = ["run", "-d", "--name", "eg-sp", "--network", "eg-six", "--cap-add", "NET_ADMIN", "busybox", "sleep", "1000"];
+    daemon.docker(&spoof).ok();
+    assert!(reaches(&daemon, "eg-sp", REMOTE6, 80));
+    let change = "ip -6 addr flush dev eth0 scope global; ip addr add fd00:e6::77/64 dev eth0; \
+        ip -6 route replace default via fd00:e6::1";
+    daemon.docker(&["exec", "eg-sp", "sh", "-c", change]).ok();
+    assert!(!reaches(&daemon, "eg-sp", REMOTE6, 80), "from an address that has no policy");
+    daemon.docker(&["rm", "-f", "eg-s", "eg-own", "eg-sp"]).ok();
+    daemon.docker(&["network", "rm", "eg-six"]).ok();
 }

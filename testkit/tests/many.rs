@@ -85,3 +85,66 @@ fn shim_of(daemon: &Daemon, id: &str) -> rustix::process::Pid {
     let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     text.trim().parse().ok().and_then(rustix::process::Pid::from_raw).expect("a pid")
 }
+
+/// How many elements a map of the daemon's table has.
+fn elements(daemon: &Daemon, map: &str) -> usize {
+    let text = daemon.inside("nft", &["list", "map", "inet", daemon.name(), map]).ok();
+    text.matches(" : ").count()
+}
+
+#[test]
+fn a_thousand_published_ports_of_two_hundred_containers_come_and_go_without_a_stale_rule() {
+    if !testkit::vm::wanted("a_thousand_published_ports_of_two_hundred_containers") {
+        return;
+    }
+    let options = testkit::DaemonOptions { own_network: true, ..Default::default() };
+    let mut daemon = Daemon::start(options);
+    testkit::base_image(&daemon);
+    daemon.inside("ip", &["link", "set", "lo", "up"]).ok();
+    daemon.docker(&["network", "create", "mp-net"]).ok();
+    let rules = |daemon: &Daemon| {
+        let all = daemon.inside("nft", &["-s", "list", "table", "inet", daemon.name()]).ok();
+        all.lines().filter(|l| !l.contains(" : ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = rules(&daemon);
+    let clients = |work: &(dyn Fn(u32) + Sync)| {
+        std::thread::scope(|scope| {
+            for client in 0..8 {
+                scope.spawn(move || (client * 25..client * 25 + 25).for_each(work));
+            }
+        });
+    };
+    let start = |daemon: &Daemon| {
+        clients(&|n| {
+            let first = 20_000 + n * 5;
+            // Three by TCP, one by UDP, one on one address; half of them on a network of their own.
+            let range = format!("{first}-{}:80-82", first + 2);
+            let (udp, one) = (format!("{}:53/udp", first + 3), format!("127.0.0.1:{}:83", first + 4));
+            let network = if n % 2 == 0 { "bridge" } else { "mp-net" };
+            let line = ["run", "-d", "--name", &format!("mp-{n}"), "--network", network, "-p", &range, "-p", &udp, "-p", &one];
+            daemon.docker(&[&line[..], &["busybox", "sleep", "1000"]].concat()).ok();
+        });
+    };
+    start(&daemon);
+    assert_eq!((elements(&daemon, "port4"), elements(&daemon, "address4")), (800, 200));
+    // The next daemon has them all, and a container that came between has its own.
+    daemon.kill();
+    daemon.launch();
+    assert_eq!((elements(&daemon, "port4"), elements(&daemon, "address4")), (800, 200));
+    daemon.docker(&["run", "--rm", "-p", "20000:80", "busybox", "true"]).fails(125, "port is already allocated");
+    daemon.docker(&["run", "--rm", "-p", "29999:80", "busybox", "true"]).ok();
+    clients(&|n| drop(daemon.docker(&["rm", "-f", &format!("mp-{n}")]).ok()));
+    assert_eq!((elements(&daemon, "port4"), elements(&daemon, "address4")), (0, 0));
+    assert_eq!(rules(&daemon), before, "no rule is stale");
+    let links = daemon.inside("ip", &["-o", "link"]).ok();
+    eventually("their links are gone", || {
+        let links = daemon.inside("ip", &["-o", "link"]).ok();
+        (links.matches("veth").count() <= 16).then_some(())
+    });
+    let flows = daemon.inside("sh", &["-c", "cat /proc/net/nf_conntrack 2>/dev/null | grep -c dport=53"]).text();
+    assert!(matches!(flows.trim(), "0" | ""), "{flows} {links}");
+    // The same ports again, at once.
+    start(&daemon);
+    clients(&|n| drop(daemon.docker(&["rm", "-f", &format!("mp-{n}")]).ok()));
+    daemon.docker(&["network", "rm", "mp-net"]).ok();
+}

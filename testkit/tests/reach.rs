@@ -265,3 +265,175 @@ fn a_storm_of_networks_and_containers_leaves_no_link_rule_or_record() {
     assert!(!links.contains("br-"), "{links}");
     assert_eq!(rules(), before);
 }
+
+#[test]
+fn every_gateway_mode_of_ipv6_lets_in_what_it_should_and_nothing_else() {
+    let daemon = daemon(&[]);
+    remote(&daemon);
+    daemon.docker(&["network", "create", "--ipv6", "--subnet", "fd00:77:5::/64", "rt-other"]).ok();
+    daemon.docker(&["run", "-d", "--name", "rt-from", "--network", "rt-other", "busybox", "sleep", "1000"]).ok();
+    // As the table of IPv4.
+    let table = [
+        ("nat", [true, false, false, true, false, false]),
+        ("nat-unprotected", [true, true, true, true, false, false]),
+        ("routed", [false, true, false, true, true, false]),
+    ];
+    for (mode, want) in table {
+        let option = format!("com.docker.network.bridge.gateway_mode_ipv6={mode}");
+        let create = ["network", "create", "--ipv4=false", "--ipv6", "--subnet", "fd00:77:4::/64", "-o", &option];
+        daemon.docker(&[&create[..], &["rt-mode"]].concat()).ok();
+        serve(&daemon, "rt-web", "rt-mode", &["--ip6", "fd00:77:4::10", "-p", "8080:80"]);
+        let got = [
+            from_remote(&daemon, "http://[fd00:99::1]:8080/"),
+            from_remote(&daemon, "http://[fd00:77:4::10]/"),
+            from_remote(&daemon, "http://[fd00:77:4::10]:81/"),
+            from_host(&daemon, "http://[fd00:77:4::10]:81/"),
+            from_container(&daemon, "rt-from", "fd00:77:4::10", 80),
+            from_container(&daemon, "rt-from", "fd00:77:4::10", 81),
+        ]
+        .map(|text| text == "rt-web");
+        assert_eq!(got, want, "{mode}");
+        daemon.docker(&["rm", "-f", "rt-web"]).ok();
+        daemon.docker(&["network", "rm", "rt-mode"]).ok();
+    }
+    end_remote(&daemon);
+}
+
+#[test]
+fn every_kind_of_network_reaches_what_it_should_by_both_families_and_nothing_else() {
+    let daemon = daemon(&[]);
+    remote(&daemon);
+    // A service of the other machine, which stands for the world.
+    let world = format!("cd {} && mkdir -p w && echo world >w/index.html && (nsenter -t {} -n busybox httpd -f -p '[::]:70' -h w >/dev/null 2>&1 & echo $! >w.pid)",
+        daemon.folder().display(), remote_pid(&daemon));
+    daemon.inside("sh", &["-c", &world]).ok();
+    let two = |name: &str, four: &str, six: &str, more: &[&str]| {
+        let first = ["network", "create", "--ipv6", "--subnet", four, "--subnet", six];
+        daemon.docker(&[&first[..], more, &[name]].concat()).ok();
+    };
+    two("rt-k1", "10.230.0.0/24", "fd00:77:a::/64", &[]);
+    two("rt-k2", "10.231.0.0/24", "fd00:77:b::/64", &[]);
+    two("rt-int", "10.232.0.0/24", "fd00:77:c::/64", &["--internal"]);
+    let at = |name: &str, network: &str, four: &str, six: &str| serve(&daemon, name, network, &["--ip", four, "--ip6", six]);
+    at("rt-a", "rt-k1", "10.230.0.10", "fd00:77:a::10");
+    at("rt-b", "rt-k2", "10.231.0.10", "fd00:77:b::10");
+    at("rt-c", "rt-int", "10.232.0.10", "fd00:77:c::10");
+    let sleeper = |name: &str, network: &str| {
+        daemon.docker(&["run", "-d", "--name", name, "--network", network, "busybox", "sleep", "1000"]).ok();
+    };
+    for (name, network) in [("rt-1", "rt-k1"), ("rt-2", "rt-k2"), ("rt-i", "rt-int"), ("rt-n", "none"), ("rt-h", "host")] {
+        sleeper(name, network);
+    }
+    sleeper("rt-s", "container:rt-1");
+    // From: to the container on the first network, on the second, on the internal one, and to the world.
+    let table = [
+        ("rt-1", [true, false, false, true]),
+        ("rt-2", [false, true, false, true]),
+        ("rt-i", [false, false, true, false]),
+        ("rt-n", [false, false, false, false]),
+        ("rt-h", [true, true, true, true]),
+        ("rt-s", [true, false, false, true]),
+    ];
+    for (from, want) in table {
+        for (family, to) in [
+            ("IPv4", ["10.230.0.10", "10.231.0.10", "10.232.0.10", "198.51.100.2"]),
+            ("IPv6", ["fd00:77:a::10", "fd00:77:b::10", "fd00:77:c::10", "fd00:99::2"]),
+        ] {
+            let got = [(to[0], 80, "rt-a"), (to[1], 80, "rt-b"), (to[2], 80, "rt-c"), (to[3], 70, "world")]
+                .map(|(address, port, text)| from_container(&daemon, from, address, port) == text);
+            assert_eq!(got, want, "from {from} by {family}");
+        }
+    }
+    daemon.inside("sh", &["-c", &format!("kill $(cat {}/w.pid)", daemon.folder().display())]).ok();
+    end_remote(&daemon);
+}
+
+/// What busybox's httpd says of its client: a program in its folder `cgi-bin`.
+const WHO: &str = "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\necho; echo from=$REMOTE_ADDR\\n' >/www/cgi-bin/who; \
+    chmod 755 /www/cgi-bin/who; exec httpd -f -p 80 -h /www";
+
+#[test]
+fn cve_2021_20199_a_published_service_sees_its_clients_addresses_and_never_loopback() {
+    let daemon = daemon(&[]);
+    remote(&daemon);
+    let create = ["network", "create", "--ipv6", "--subnet", "10.233.0.0/24", "--subnet", "fd00:77:d::/64", "rt-who"];
+    daemon.docker(&create).ok();
+    let run = ["run", "-d", "--name", "rt-w", "--network", "rt-who", "-p", "8080:80", "busybox", "sh", "-c", WHO];
+    daemon.docker(&run).ok();
+    eventually("it serves", || {
+        (daemon.docker(&["exec", "rt-w", "nc", "-w", "1", "127.0.0.1", "80"]).code == 0).then_some(())
+    });
+    let who = |text: String| text.rsplit("from=").next().unwrap_or_default().trim().to_owned();
+    let path = "cgi-bin/who";
+    assert_eq!(who(from_remote(&daemon, &format!("http://198.51.100.1:8080/{path}"))), "198.51.100.2");
+    let six = who(from_remote(&daemon, &format!("http://[fd00:99::1]:8080/{path}")));
+    assert!(six.contains("fd00:99::2"), "{six}");
+    // The host's own loopback is the gateway, as with Docker, so that no trust in 127.0.0.1 is abused.
+    assert_eq!(who(from_host(&daemon, &format!("http://127.0.0.1:8080/{path}"))), "10.233.0.1");
+    let six = who(from_host(&daemon, &format!("http://[::1]:8080/{path}")));
+    assert!(!six.contains("127.") && six != "::1" && !six.is_empty(), "{six}");
+    daemon.docker(&["rm", "-f", "rt-w"]).ok();
+    daemon.docker(&["network", "rm", "rt-who"]).ok();
+    end_remote(&daemon);
+}
+
+/// The rule set as nft lists it, without counters and names that are another's every time.
+fn rules(daemon: &Daemon) -> String {
+    let text = daemon.inside("nft", &["-s", "list", "table", "inet", daemon.name()]).ok();
+    text.replace(daemon.name(), "TABLE").replace('\t', "    ")
+}
+
+#[test]
+fn the_rules_of_every_mode_are_as_recorded() {
+    let daemon = daemon(&["--bip", "10.240.0.1/24"]);
+    let create = |name: &str, four: &str, six: &str, more: &[&str]| {
+        let link = format!("com.docker.network.bridge.name={name}");
+        let first = ["network", "create", "--ipv6", "--subnet", four, "--subnet", six, "-o", &link];
+        daemon.docker(&[&first[..], more, &[name]].concat()).ok();
+    };
+    const MODE4: &str = "com.docker.network.bridge.gateway_mode_ipv4";
+    const MODE6: &str = "com.docker.network.bridge.gateway_mode_ipv6";
+    let before = rules(&daemon);
+    let mut recorded = format!("# one bridge\n{before}\n");
+    // Keys of networks are random, and rules are in their order: one network at a time.
+    for (title, more) in [
+        ("nat", vec![]),
+        ("routed", vec!["-o".to_owned(), format!("{MODE4}=routed"), "-o".to_owned(), format!("{MODE6}=routed")]),
+        ("nat-unprotected by IPv4 only", vec!["-o".to_owned(), format!("{MODE4}=nat-unprotected")]),
+        ("internal", vec!["--internal".to_owned()]),
+        ("internal, isolated", vec!["--internal".to_owned(), "-o".to_owned(), format!("{MODE4}=isolated")]),
+        ("without icc", vec!["-o".to_owned(), "com.docker.network.bridge.enable_icc=false".to_owned()]),
+        ("without masquerade", vec!["-o".to_owned(), "com.docker.network.bridge.enable_ip_masquerade=false".to_owned()]),
+        ("trusted interface", vec!["-o".to_owned(), "com.docker.network.bridge.trusted_host_interfaces=lan0".to_owned()]),
+        ("egress", vec!["--egress=deny".to_owned(), "--egress-allow=192.0.2.0/24:443,[2001:db8::/32]:53/udp".to_owned()]),
+    ] {
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        create("gold0", "10.241.0.0/24", "fd00:77:e::/64", &more);
+        let run = ["run", "-d", "--name", "rt-g", "--network", "gold0", "--ip", "10.241.0.9", "--ip6", "fd00:77:e::9"];
+        let ports = ["-p", "8080:80", "-p", "127.0.0.1:8081:81/udp", "-p", "[::1]:8082:82"];
+        daemon.docker(&[&run[..], &ports, &["busybox", "sleep", "1000"]].concat()).ok();
+        // What both have in common stands in the first part.
+        let now = rules(&daemon);
+        let old: std::collections::BTreeSet<&str> = before.lines().collect();
+        recorded += &format!("# {title}\n");
+        let mut chain = "";
+        for line in now.lines() {
+            if line.starts_with("    ") && !line.starts_with("        ") && line.ends_with('{') {
+                chain = line.trim().trim_end_matches(" {");
+            }
+            let trimmed = line.trim();
+            if line.starts_with("        ") && !old.contains(line) && !trimmed.starts_with("type ") {
+                recorded += &format!("{chain}: {trimmed}\n");
+            }
+        }
+        daemon.docker(&["rm", "-f", "rt-g"]).ok();
+        daemon.docker(&["network", "rm", "gold0"]).ok();
+        assert_eq!(rules(&daemon), before, "{title}: what was added is gone");
+    }
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/rules.txt");
+    if std::env::var_os("WHARF_RECORD").is_some() {
+        std::fs::write(file, &recorded).expect("written");
+    }
+    let want = std::fs::read_to_string(file).unwrap_or_default();
+    assert_eq!(recorded, want, "WHARF_RECORD=1 records anew");
+}

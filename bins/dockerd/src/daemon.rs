@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use wharf_api_server::{Address, Identity, Listener, Tls, TlsFiles};
 use wharf_cgroup::{Layout, Mode};
 use wharf_engine::{Engine, Setup};
+use wharf_network::NetworkConfig;
 use wharf_plugin::Plugins;
 use wharf_types::InstanceId;
 
@@ -122,10 +123,10 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
     let unified = Layout::detect()?.mode() == Mode::V2;
     let engine = config::engine(settings, instance, unified)?;
     let (data_root, live_restore) = (engine.data_root.clone(), engine.live.get().live_restore);
-    let network = config::network(settings, instance)?;
+    let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
+    let network = NetworkConfig { plugins: plugins.clone(), ..config::network(settings, instance)? };
     let storage_driver = settings.given("storage-driver").map(str::to_owned);
     let registries = config::registries(settings)?;
-    let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
     let setup = Setup {
         config: engine,
         network,

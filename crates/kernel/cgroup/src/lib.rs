@@ -14,7 +14,6 @@
 //! The cgroup namespace must be made by unshare(2) after [`Entrance::enter`]: clone3's `CLONE_NEWCGROUP` takes the *parent's*
 //! group as root, even together with `CLONE_INTO_CGROUP` (`copy_cgroup_ns` runs before the child is moved).
 
-mod dbus;
 mod detail;
 mod devices;
 mod error;

@@ -18,7 +18,7 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use wharf_oci::runtime::LinuxResources;
 use wharf_sys::clone::{Cloned, clone3, exit_now};
 
-use crate::dbus::{Body, Call, Connection};
+use wharf_dbus::{Body, Call, Connection};
 use crate::file::get;
 use crate::{Cgroup, CgroupError, Layout, Mode};
 
@@ -115,12 +115,8 @@ fn connect_to(sockets: &[(PathBuf, bool)]) -> io::Result<Connection> {
 
 /// On a bus: takes a name, and asks for the manager's signals.
 fn introduce(connection: &mut Connection) -> io::Result<()> {
-    let (name, path) = ("org.freedesktop.DBus", "/org/freedesktop/DBus");
-    let call = |member, signature| Call { destination: name, path, interface: name, member, signature };
-    connection.call(&call("Hello", ""), &Body::default())?;
-    let mut rule = Body::default();
-    rule.string("type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'");
-    connection.call(&call("AddMatch", "s"), &rule)?;
+    connection.introduce()?;
+    connection.subscribe("type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'")?;
     connection.call(&manager("Subscribe", ""), &Body::default()).map(drop)
 }
 

@@ -236,7 +236,7 @@ pub fn set_down(r: &mut Requests, which: Which<'_>) {
     put_link(r, which, 0, IFF_UP);
 }
 
-/// Moves a link to another network namespace, under a new name. The kernel lowers it and takes its addresses away.
+/// Moves a link, by its number, to another network namespace, under a new name. The kernel lowers it and takes its addresses away.
 pub fn move_link(r: &mut Requests, which: Which<'_>, netns: BorrowedFd<'_>, name: &str) {
     r.begin("move link", NEWLINK, 0);
     put_link(r, which, 0, 0);
@@ -368,6 +368,11 @@ pub fn add_address(r: &mut Requests, link: u32, address: IpAddr, prefix: u8, bro
 /// Adds a route through a gateway; `None` is the default route.
 pub fn add_route(r: &mut Requests, destination: Option<(IpAddr, u8)>, gateway: IpAddr, link: u32) {
     put_route(r, NEWROUTE, F_CREATE | F_EXCL, destination, Some(gateway), Some(link));
+}
+
+/// Adds a route to what is on the link itself.
+pub fn add_link_route(r: &mut Requests, destination: (IpAddr, u8), link: u32) {
+    put_route(r, NEWROUTE, F_CREATE | F_EXCL, Some(destination), None, Some(link));
 }
 
 /// Sets the default route of a family to a gateway, or to a link without one, over one that is there.

@@ -9,6 +9,7 @@
 mod egress;
 mod element;
 mod error;
+pub mod firewalld;
 pub mod neighbours;
 mod protocol;
 mod rules;

@@ -1,8 +1,10 @@
 //! What the daemon's flags say about networking.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use wharf_ipam::{AddressSpace, Cidr};
+use wharf_plugin::Plugins;
 use wharf_types::InstanceId;
 
 /// How this daemon does networking. Immutable.
@@ -22,6 +24,8 @@ pub struct NetworkConfig {
     pub ip6tables: bool,
     /// How many sandboxes are kept ready. 0 makes each on demand.
     pub pool_size: usize,
+    /// Network and address drivers of others.
+    pub plugins: Arc<Plugins>,
     /// Where subnets are cut from (`--default-address-pool`); [`AddressSpace::defaults`] unless set.
     pub spaces: Vec<AddressSpace>,
 }
@@ -37,6 +41,7 @@ impl NetworkConfig {
             iptables: true,
             ip6tables: true,
             pool_size: 4,
+            plugins: Arc::default(),
             spaces: AddressSpace::defaults(),
         }
     }

@@ -4,7 +4,7 @@ use wharf_ipam::{AddressSpace, Cidr, choose_subnet};
 
 use crate::links;
 use crate::networks::{Networks, lock};
-use crate::spec::{Driver, NetworkSpec};
+use crate::spec::{Addressing, Driver, NetworkSpec};
 use crate::state::Net;
 use crate::{NetworkError, bridge};
 
@@ -52,6 +52,7 @@ impl Networks {
                 drop_rest.ipv6 |= six && rules.families.ipv6;
             }
         }
+        shared.create_remote(spec)?;
         let (base, _) = links::open(&shared.config, spec, &mut lock(&shared.host))?;
         let made = Net::new(spec.clone(), base).and_then(|net| {
             lock(&shared.state).nets.insert(spec.id.clone(), net);
@@ -59,7 +60,7 @@ impl Networks {
             if shared.rules.as_ref().is_some_and(|r| r.families.ipv4) { links::allow_loopback(spec) } else { Ok(()) }
         });
         if let Err(e) = made {
-            if let Err(error) = self.delete(&spec.id) {
+            if let Err(error) = self.remove(&spec.id) {
                 tracing::warn!(%error, "cannot take back a network that was not made");
             }
             return Err(e);
@@ -67,11 +68,21 @@ impl Networks {
         Ok(())
     }
 
-    /// Removes a network: rules, then link. One that is not there is success.
+    /// Removes a network: rules, then link; a plugin's pools are given back. One that is not there is success.
     pub fn delete(&self, id: &str) -> Result<(), NetworkError> {
+        let spec = lock(&self.shared.state).nets.get(id).and_then(|n| n.spec.clone());
+        // The order of dockerd: addresses first.
+        if let Some((spec, Addressing::Plugin(driver))) = spec.as_ref().map(|s| (s, &s.addressing)) {
+            self.release_pools(driver, &spec.subnets);
+        }
+        self.remove(id)
+    }
+
+    fn remove(&self, id: &str) -> Result<(), NetworkError> {
         let shared = &self.shared;
         let net = lock(&shared.state).nets.remove(id);
         let Some(spec) = net.and_then(|n| n.spec) else { return Ok(()) };
+        shared.delete_remote(&spec);
         let ruled = shared.change_rules();
         links::close(&shared.config, &spec, &mut lock(&shared.host)).and(ruled)
     }

@@ -1,5 +1,6 @@
 //! A container's place in a network: what is asked for, what is remembered, what the shim gets.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
@@ -59,6 +60,10 @@ pub struct JoinRequest {
     pub network: String,
     /// The link's name in the container.
     pub link: String,
+    /// That name was asked for; otherwise a plugin may have another.
+    pub named: bool,
+    /// Driver options of the endpoint, for plugins.
+    pub options: BTreeMap<String, String>,
     /// The sandbox's id, the same for all endpoints of a container.
     pub sandbox: String,
     /// The Ethernet address; otherwise it follows from the IP address.
@@ -110,6 +115,12 @@ pub struct Endpoint {
     /// What may be reached outside of the network; everything if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub egress: Option<Egress>,
+    /// The name under which a plugin made the link; empty for our own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub source: String,
+    /// A plugin was told to open its ports.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub programmed: bool,
 }
 
 /// A listening socket whose connections the shim relays to the container: for clients that NAT cannot serve (`::1`,

@@ -34,6 +34,9 @@ pub enum NetworkError {
     /// The rules could not be changed.
     #[error("firewall")]
     Firewall(#[from] FirewallError),
+    /// A plugin's part in it.
+    #[error(transparent)]
+    Plugin(#[from] wharf_plugin::PluginError),
     /// No address.
     #[error(transparent)]
     Address(#[from] PoolError),
@@ -166,6 +169,7 @@ impl HasKind for NetworkError {
     fn kind(&self) -> Kind {
         match self {
             Self::Link { .. } | Self::Io { .. } | Self::Firewall(_) => Kind::System,
+            Self::Plugin(e) => e.kind(),
             Self::Address(e) => e.kind(),
             Self::Subnet(e) => e.kind(),
             Self::NoBridge(_) | Self::NotABridge(_) | Self::NoBridgeAddress(_) => Kind::System,

@@ -13,6 +13,7 @@ use crate::links::{Base, is_filtered};
 use crate::networks::{Networks, Shared, lock};
 use crate::publish::addresses;
 use crate::sandbox::{failed, mac_of};
+use crate::spec::{Addressing, NetworkSpec};
 use crate::{Endpoint, JoinRequest, NetworkError, Rate, netns, random, sysctl};
 
 /// What [`Shared::connect`] needs to know of a network.
@@ -24,6 +25,10 @@ struct Target {
     ipv4: Option<Cidr>,
     ipv6: Option<Cidr>,
     announce: bool,
+    /// The Ethernet address that a plugin was asked with.
+    mac: Option<MacAddress>,
+    /// The network, if a plugin handed out the addresses.
+    of_plugin: Option<NetworkSpec>,
 }
 
 impl Target {
@@ -31,7 +36,7 @@ impl Target {
     fn link_name(&self) -> Result<String, NetworkError> {
         match self.base {
             Base::Bridge { .. } => random::link(),
-            Base::Macvlan { .. } => Ok(String::new()),
+            Base::Macvlan { .. } | Base::Plugin => Ok(String::new()),
         }
     }
 }
@@ -46,14 +51,20 @@ impl Networks {
         request: &JoinRequest,
     ) -> Result<Endpoint, NetworkError> {
         let shared = &self.shared;
+        if let Some(spec) = shared.remote_net(&request.network) {
+            return shared.join_remote(&spec, netns, container, request);
+        }
         let target = shared.take(request)?;
         let give_back = || {
+            if let Some(spec) = &target.of_plugin {
+                return shared.give_back_addresses(spec, &[target.ipv4, target.ipv6]);
+            }
             let mut state = lock(&shared.state);
             for address in [target.ipv4, target.ipv6].into_iter().flatten() {
                 state.give_back(&request.network, address.address());
             }
         };
-        let prepared = random::id().and_then(|id| Ok((id, shared.mac(request, &target)?, target.link_name()?)));
+        let prepared = random::id().and_then(|id| Ok((id, shared.mac(&target)?, target.link_name()?)));
         let (id, mac, host_link) = prepared.inspect_err(|_| give_back())?;
         let endpoint = Endpoint {
             id,
@@ -69,6 +80,8 @@ impl Networks {
             gateway_v6: target.gateway_v6.and_then(|g| if let IpAddr::V6(g) = g { Some(g) } else { None }),
             ports: Vec::new(),
             egress: request.egress.clone(),
+            source: String::new(),
+            programmed: false,
         };
         // Before there is a link: it must never have been without its policy.
         let made = shared.police(&endpoint).and_then(|()| {
@@ -92,11 +105,17 @@ impl Networks {
 
     /// Takes an endpoint out of a namespace that goes on: link, rules, address, ports. One that is gone is success.
     pub fn leave(&self, netns: BorrowedFd<'_>, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let removed = netns::within(&self.shared.home, netns, || match route::remove_link(&endpoint.link) {
-            Err(e) if e.is(Errno::NODEV) => Ok(()),
-            other => other.map_err(failed("removing link", &endpoint.link)),
-        });
-        self.detach(endpoint).and(removed)
+        let mut removed = Ok(());
+        self.detach_with(endpoint, || match endpoint.source.as_str() {
+            "" => {
+                removed = netns::within(&self.shared.home, netns, || match route::remove_link(&endpoint.link) {
+                    Err(e) if e.is(Errno::NODEV) => Ok(()),
+                    other => other.map_err(failed("removing link", &endpoint.link)),
+                });
+            }
+            source => self.shared.bring_back(netns, &endpoint.link, source),
+        })
+        .and(removed)
     }
 
     /// Sets a namespace's default routes to these endpoints' gateways; a family without endpoint has none.
@@ -151,20 +170,39 @@ fn drop_default(inner: &mut Socket, ipv6: bool) -> Result<(), NetworkError> {
 
 impl Shared {
     fn take(&self, request: &JoinRequest) -> Result<Target, NetworkError> {
-        let mut state = lock(&self.state);
         let unknown = || NetworkError::NoNetwork(request.network.clone());
-        let net = state.nets.get_mut(&request.network).ok_or_else(unknown)?;
-        let (ipv4, ipv6) = net.take(request.ipv4, request.ipv6)?;
+        let of_plugin = {
+            let state = lock(&self.state);
+            let net = state.nets.get(&request.network).ok_or_else(unknown)?;
+            net.spec.clone().filter(|s| s.addressing != Addressing::Own)
+        };
+        // Asked without the lock: it may take its time.
+        let given = of_plugin.as_ref().map(|spec| self.take_addresses(spec, request)).transpose()?;
+        let mut state = lock(&self.state);
+        let Some(net) = state.nets.get_mut(&request.network) else {
+            drop(state);
+            if let (Some(spec), Some((ipv4, ipv6, _))) = (&of_plugin, given) {
+                self.give_back_addresses(spec, &[ipv4, ipv6]);
+            }
+            return Err(unknown());
+        };
+        let (ipv4, ipv6, mac) = match given {
+            Some(given) => given,
+            None => {
+                let (ipv4, ipv6) = net.take(request.ipv4, request.ipv6)?;
+                (ipv4, ipv6, request.mac)
+            }
+        };
         let (base, mtu, gateway, gateway_v6) = (net.base, net.mtu, net.gateway, net.gateway_v6);
         let first = ipv4.or(ipv6).map(|c| c.address());
         let announce = first.is_some_and(|a| state.strange.remove(&(request.network.clone(), a)));
-        Ok(Target { base, mtu, gateway, gateway_v6, ipv4, ipv6, announce })
+        Ok(Target { base, mtu, gateway, gateway_v6, ipv4, ipv6, announce, mac, of_plugin })
     }
 
     /// The Ethernet address of an endpoint.
-    fn mac(&self, request: &JoinRequest, target: &Target) -> Result<MacAddress, NetworkError> {
+    fn mac(&self, target: &Target) -> Result<MacAddress, NetworkError> {
         let own = target.ipv4.or(target.ipv6).map(|c| mac_of(c.address()));
-        request.mac.or(own).map_or_else(random::mac, Ok)
+        target.mac.or(own).map_or_else(random::mac, Ok)
     }
 
     /// Makes the link and configures it.
@@ -246,6 +284,8 @@ fn put_link(
             let own = (mode != route::MacvlanMode::Passthru || request.mac.is_some()).then_some(mac.0);
             route::add_macvlan(requests, parent, mode, &request.link, own, netns, target.mtu);
         }
+        // The plugin made it: see Shared::join_remote.
+        Base::Plugin => {}
     }
 }
 
@@ -263,16 +303,10 @@ fn configure(request: &JoinRequest, target: &Target) -> Result<(), NetworkError>
         // A container on an IPv4 network must not speak IPv6 to its neighbours (CVE-2024-32473).
         sysctl::write_if_present(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
     }
-    if request.mac.is_some() || target.announce {
+    if target.mac.is_some() || target.announce {
         sysctl::write(&format!("ipv4/conf/{name}/arp_notify"), "1")?;
     }
-    for (parameter, value) in &request.sysctls {
-        let path = parameter.trim_start_matches("net.").replace('.', "/").replace("IFNAME", name);
-        sysctl::write(&path, value).map_err(|e| match e {
-            NetworkError::Io { source, .. } => NetworkError::Sysctl { name: parameter.clone(), source },
-            other => other,
-        })?;
-    }
+    set_sysctls(name, &request.sysctls)?;
     let mut requests = Requests::new();
     for address in [target.ipv4, target.ipv6].into_iter().flatten() {
         let broadcast = address.broadcast().map(IpAddr::V4);
@@ -290,6 +324,18 @@ fn configure(request: &JoinRequest, target: &Target) -> Result<(), NetworkError>
         Err(e) if e.is(Errno::ADDRINUSE) => raise_patiently(&mut inner, link, name),
         other => other.map_err(failed("configuring", name)),
     }
+}
+
+/// Sets what was asked of a link, in its namespace.
+pub(crate) fn set_sysctls(link: &str, wanted: &[(String, String)]) -> Result<(), NetworkError> {
+    for (parameter, value) in wanted {
+        let path = parameter.trim_start_matches("net.").replace('.', "/").replace("IFNAME", link);
+        sysctl::write(&path, value).map_err(|e| match e {
+            NetworkError::Io { source, .. } => NetworkError::Sysctl { name: parameter.clone(), source },
+            other => other,
+        })?;
+    }
+    Ok(())
 }
 
 /// How long a macvlan link waits for another one with its Ethernet address to go.

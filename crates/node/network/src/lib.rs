@@ -5,6 +5,7 @@
 //! few sandboxes ready (namespace, link, address, route), so that [`Networks::attach`] only takes one and adds the
 //! published ports as elements of nftables maps.
 
+mod addresses;
 mod bridge;
 mod config;
 mod create;
@@ -20,6 +21,7 @@ mod ports;
 mod publish;
 mod random;
 mod rate;
+mod remote;
 mod resolv;
 mod resolver;
 mod sandbox;
@@ -28,7 +30,9 @@ mod spec;
 mod state;
 mod sysctl;
 mod worker;
+mod zones;
 
+pub use addresses::{PluginPool, PoolRequest};
 pub use config::{BridgeConfig, NetworkConfig};
 pub use egress::{Allowed, Egress, EgressError, Refusal, Target};
 pub use endpoint::{Attachment, BoundPort, Endpoint, EndpointRequest, JoinRequest, PortRequest, Relay, Sockets};
@@ -37,7 +41,10 @@ pub use hosts::{HostsEntry, hosts_file};
 pub use networks::{BridgeInfo, Networks};
 pub use rate::{Rate, RateError};
 pub use resolv::{ResolvMode, ResolvOptions, Server, resolv_conf, resolv_conf_path, upstreams};
-pub use spec::{BridgeDriver, DEFAULT_NETWORK, Driver, MacvlanDriver, NetworkSpec, Subnet, macvlan_mode};
+pub use zones::FirewalldState;
+pub use spec::{
+    Addressing, BridgeDriver, DEFAULT_NETWORK, Driver, MacvlanDriver, NetworkSpec, RemoteDriver, Subnet, macvlan_mode,
+};
 pub use wharf_firewall::{GatewayMode, Protocol};
 pub use wharf_ipam::{Cidr, MacAddress};
 pub use wharf_netlink::route::MacvlanMode;

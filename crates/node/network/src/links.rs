@@ -18,6 +18,8 @@ pub(crate) enum Base {
     Bridge { index: u32, isolated: bool },
     /// Macvlan links of this parent.
     Macvlan { parent: u32, mode: MacvlanMode },
+    /// Nothing of ours: a plugin makes the links.
+    Plugin,
 }
 
 /// Makes or finds what the network hangs on. Returns it, and whether a link was made.
@@ -29,6 +31,7 @@ pub(crate) fn open(
     match &spec.driver {
         Driver::Bridge(driver) => open_bridge(config, spec, driver, host),
         Driver::Macvlan(driver) => open_parent(config, driver, host),
+        Driver::Remote(_) => Ok((Base::Plugin, false)),
     }
 }
 
@@ -143,6 +146,9 @@ fn make_parent(config: &NetworkConfig, driver: &MacvlanDriver, host: &mut Socket
 /// Removes what [`open`] made: a link that carries our alias. Others are left.
 pub(crate) fn close(config: &NetworkConfig, spec: &NetworkSpec, host: &mut Socket) -> Result<(), NetworkError> {
     let name = link_name(spec);
+    if name.is_empty() {
+        return Ok(());
+    }
     match route::link(host, Which::Name(name)) {
         Ok(link) if link.alias == alias(&config.instance) => bridge::remove(link.index, name, host),
         Ok(_) => Ok(()),
@@ -151,11 +157,12 @@ pub(crate) fn close(config: &NetworkConfig, spec: &NetworkSpec, host: &mut Socke
     }
 }
 
-/// The host's link that the network hangs on.
+/// The host's link that the network hangs on; none for a plugin's.
 pub(crate) fn link_name(spec: &NetworkSpec) -> &str {
     match &spec.driver {
         Driver::Bridge(driver) => &driver.link,
         Driver::Macvlan(driver) => &driver.parent,
+        Driver::Remote(_) => "",
     }
 }
 
@@ -183,7 +190,7 @@ pub(crate) fn allow_loopback(spec: &NetworkSpec) -> Result<(), NetworkError> {
         Driver::Bridge(driver) if !spec.internal && spec.subnet(false).is_some() => {
             bridge::allow_loopback(&driver.link, true)
         }
-        Driver::Bridge(_) | Driver::Macvlan(_) => Ok(()),
+        Driver::Bridge(_) | Driver::Macvlan(_) | Driver::Remote(_) => Ok(()),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::solitude::Solitude;
 use crate::spec::{DEFAULT_NETWORK, NetworkSpec};
 use crate::state::{Net, State, adopt};
 use crate::worker::Worker;
+use crate::zones::{FirewalldState, Zones};
 use crate::{Attachment, Endpoint, EndpointRequest, NetworkConfig, NetworkError, netns};
 
 /// The default bridge network as it is, for listing and inspecting.
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     /// The rules; absent if both families are switched off.
     pub(crate) rules: Option<Rules>,
     pub(crate) state: Mutex<State>,
+    /// Our bridges in firewalld's zone; absent without rules.
+    pub(crate) zones: Option<Zones>,
     /// Who is told of refused packets.
     pub(crate) hearer: OnceLock<Hearer>,
     pub(crate) told: Mutex<Told>,
@@ -118,6 +121,7 @@ impl Networks {
         }
         let plan = plan(&config, opened.as_ref());
         let home = netns::current()?;
+        let zones = rules.as_ref().map(|_| Zones::start()).transpose()?;
         let shared = Shared {
             bridge: opened,
             plan,
@@ -125,6 +129,7 @@ impl Networks {
             solitude: Solitude::default(),
             host: Mutex::new(host),
             filling: Mutex::new(()),
+            zones,
             rules,
             state: Mutex::new(state),
             hearer: OnceLock::new(),
@@ -140,6 +145,7 @@ impl Networks {
             specs.iter().try_for_each(links::allow_loopback)?;
         }
         let shared = Arc::new(shared);
+        shared.replay();
         let worker = Worker::start(Arc::clone(&shared))?;
         Ok(Self { shared, worker })
     }
@@ -152,6 +158,25 @@ impl Networks {
     /// Whether rules are written, for IPv4 and for IPv6.
     pub fn filters(&self) -> (bool, bool) {
         self.shared.rules.as_ref().map_or((false, false), |r| (r.families.ipv4, r.families.ipv6))
+    }
+
+    /// What is known of firewalld; nothing where no rules are written.
+    pub fn firewalld(&self) -> FirewalldState {
+        self.shared.zones.as_ref().map(Zones::state).unwrap_or_default()
+    }
+
+    /// Whether rules of xtables-legacy are loaded, which no netlink interface shows or changes.
+    pub fn has_legacy_rules(&self) -> bool {
+        let loaded = |file: &str| {
+            let names = std::fs::read_to_string(format!("/proc/net/{file}"));
+            names.is_ok_and(|names| names.lines().any(|table| table == "filter"))
+        };
+        self.shared.rules.is_some() && (loaded("ip_tables_names") || loaded("ip6_tables_names"))
+    }
+
+    /// The table that our rules are in.
+    pub fn table(&self) -> Option<&str> {
+        self.shared.rules.as_ref().map(|r| r.table.name())
     }
 
     /// Gives a container a sandbox on the default bridge with its ports published. On error nothing stays.
@@ -184,8 +209,21 @@ impl Networks {
     /// Withdraws the endpoint's rules at once and frees its address and ports. The link dies with the namespace, that
     /// is with the last descriptor of it. An endpoint that is not attached changes nothing.
     pub fn detach(&self, endpoint: &Endpoint) -> Result<(), NetworkError> {
-        let Some(endpoint) = lock(&self.shared.state).endpoints.remove(&endpoint.id) else { return Ok(()) };
+        self.detach_with(endpoint, || {})
+    }
+
+    /// As [`Networks::detach`]; `unlink` takes the link out of a namespace that goes on.
+    pub(crate) fn detach_with(&self, endpoint: &Endpoint, unlink: impl FnOnce()) -> Result<(), NetworkError> {
+        let known = lock(&self.shared.state).endpoints.remove(&endpoint.id);
+        let Some(endpoint) = known else {
+            unlink();
+            return Ok(());
+        };
         let withdrawn = self.shared.withdraw(&endpoint).and(self.shared.unpolice(&endpoint));
+        // A plugin puts its link away itself, between leaving and deleting.
+        let mut unlink = Some(unlink);
+        self.shared.leave_remote(&endpoint, || unlink.take().into_iter().for_each(|unlink| unlink()));
+        unlink.into_iter().for_each(|unlink| unlink());
         lock(&self.shared.state).release(&endpoint);
         if udp_ports(&endpoint).next().is_some() {
             self.worker.forget_containers(addresses(&endpoint));
@@ -201,7 +239,12 @@ impl Networks {
         lock(&shared.state).ready.clear();
         shared.solitude.clear();
         if !lock(&shared.state).endpoints.is_empty() {
+            shared.zones.iter().for_each(Zones::stop);
             return Ok(());
+        }
+        if let Some(zones) = &shared.zones {
+            zones.want(Vec::new());
+            zones.stop();
         }
         if let (Some(bridge), Some(_)) = (&shared.bridge, &shared.rules) {
             bridge::allow_loopback(&bridge.info.name, false)?;
@@ -345,6 +388,9 @@ impl Shared {
 
     fn settle(&self, rules: &Rules) {
         let wish = lock(&rules.written).wish.clone();
+        if let Some(zones) = &self.zones {
+            zones.want(wish.bridges.clone());
+        }
         match neighbours::settle(&rules.table, &wish) {
             Ok(changes) => changes.iter().for_each(|change| tracing::debug!(?change, "firewall neighbour")),
             // A table that another program owns exclusively; ours are in place, and this daemon can work.

@@ -63,6 +63,7 @@ impl Networks {
             return Ok(Sockets::default());
         }
         let shared = &self.shared;
+        shared.program(endpoint, requests)?;
         let reserved = {
             let mut state = lock(&shared.state);
             let state = &mut *state;
@@ -115,6 +116,7 @@ impl Networks {
 
     /// Withdraws all ports of an endpoint, which stays, and frees them.
     pub fn unpublish(&self, endpoint: &mut Endpoint) -> Result<(), NetworkError> {
+        self.shared.deprogram(endpoint);
         if endpoint.ports.is_empty() {
             return Ok(());
         }
@@ -164,6 +166,8 @@ impl Shared {
             gateway_v6: self.bridge.as_ref().and_then(|b| b.info.gateway_v6),
             ports,
             egress: None,
+            source: String::new(),
+            programmed: false,
         };
         let done = sandbox.enable(request.mac).and_then(|()| self.publish(&endpoint));
         if let Err(e) = done {

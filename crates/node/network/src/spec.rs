@@ -9,6 +9,8 @@ use wharf_firewall::GatewayMode;
 use wharf_ipam::Cidr;
 use wharf_netlink::route::MacvlanMode;
 
+use crate::PluginPool;
+
 /// The key of the default bridge network among [`crate::Networks`]; the others are keyed by their ids.
 pub const DEFAULT_NETWORK: &str = "bridge";
 
@@ -23,6 +25,22 @@ pub struct Subnet {
     pub gateway: Option<IpAddr>,
     /// Addresses that other machines have, by name.
     pub taken: BTreeMap<String, IpAddr>,
+    /// The plugin's pool, if a plugin hands out the addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<PluginPool>,
+}
+
+/// Who hands out a network's addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addressing {
+    /// We do.
+    #[default]
+    Own,
+    /// Nobody: whoever makes the link knows.
+    Nothing,
+    /// The plugin of this name.
+    Plugin(String),
 }
 
 /// A network.
@@ -40,6 +58,9 @@ pub struct NetworkSpec {
     pub link_prefix: String,
     /// The driver's part.
     pub driver: Driver,
+    /// Who hands out its addresses.
+    #[serde(default)]
+    pub addressing: Addressing,
 }
 
 /// How containers are connected.
@@ -50,6 +71,21 @@ pub enum Driver {
     Bridge(BridgeDriver),
     /// Links on a link of the host.
     Macvlan(MacvlanDriver),
+    /// Links that a plugin makes.
+    Remote(RemoteDriver),
+}
+
+/// A network of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteDriver {
+    /// The plugin.
+    pub name: String,
+    /// The options that are meant for it.
+    pub options: BTreeMap<String, String>,
+    /// Containers get IPv4 addresses.
+    pub ipv4: bool,
+    /// Containers get IPv6 addresses.
+    pub ipv6: bool,
 }
 
 /// A bridge network.

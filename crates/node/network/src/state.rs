@@ -56,7 +56,8 @@ impl Net {
 
     pub(crate) fn new(spec: NetworkSpec, base: Base) -> Result<Net, NetworkError> {
         let mut pools = Vec::new();
-        for subnet in &spec.subnets {
+        // What a plugin hands out is not ours to count.
+        for subnet in spec.subnets.iter().filter(|s| s.pool.is_none()) {
             let mut pool = Pool::new(subnet.subnet, subnet.range)?;
             for address in subnet.gateway.iter().chain(subnet.taken.values()) {
                 // Named twice, or outside of the subnet: both leave nothing to reserve.
@@ -66,7 +67,7 @@ impl Net {
         }
         let binding = match &spec.driver {
             Driver::Bridge(driver) => driver.host_binding,
-            Driver::Macvlan(_) => None,
+            Driver::Macvlan(_) | Driver::Remote(_) => None,
         };
         Ok(Net {
             base,

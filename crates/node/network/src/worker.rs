@@ -227,6 +227,7 @@ impl Thread {
     /// Puts back what a reload of other programs' rules took away.
     fn restore(&self) {
         let Some(rules) = &self.shared.rules else { return };
+        self.shared.zones.iter().for_each(crate::zones::Zones::look);
         let (whole, wish) = {
             let written = lock(&rules.written);
             (rules.table.is_whole(&written.set), written.wish.clone())

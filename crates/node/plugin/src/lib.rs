@@ -14,6 +14,8 @@
 mod address;
 mod error;
 mod http;
+pub mod ipam;
+pub mod network;
 mod registry;
 pub mod volume;
 
@@ -21,3 +23,27 @@ pub use address::Address;
 pub use error::PluginError;
 pub use http::parse_answer;
 pub use registry::{Folders, Plugin, Plugins};
+
+/// Reads an answer of the network and address subsystems, which tell of a failure in the member `Err` or, as libnetwork's
+/// own helpers for plugins write it, `Error`.
+fn accept<A: serde::de::DeserializeOwned>(method: &str, mut answer: serde_json::Value) -> Result<A, PluginError> {
+    let failed = ["Err", "Error"].into_iter().find_map(|m| answer[m].as_str().filter(|text| !text.is_empty()));
+    if let Some(text) = failed {
+        return Err(PluginError::Refused { method: "remote".to_owned(), status: 200, text: text.to_owned() });
+    }
+    drop_nulls(&mut answer);
+    serde_json::from_value(answer)
+        .map_err(|e| PluginError::Answer { method: method.to_owned(), reason: format!("invalid JSON: {e}") })
+}
+
+/// Go writes empty lists and maps as null.
+fn drop_nulls(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.retain(|_, member| !member.is_null());
+            map.values_mut().for_each(drop_nulls);
+        }
+        serde_json::Value::Array(all) => all.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}

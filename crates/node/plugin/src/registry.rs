@@ -108,6 +108,13 @@ impl Plugins {
         names.into_iter().collect()
     }
 
+    /// Names of the plugins that were activated and are of a kind, sorted.
+    pub fn activated(&self, capability: &str) -> Vec<String> {
+        let known = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_kind = known.values().filter(|p| p.implements.iter().any(|i| i == capability));
+        of_kind.map(|p| p.name.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Finds a plugin and activates it, if that was not done before. Blocks; a plugin whose socket is there and that does
     /// not answer yet is waited for.
     pub fn get(&self, name: &str, capability: &'static str) -> Result<Arc<Plugin>, PluginError> {

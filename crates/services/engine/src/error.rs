@@ -155,8 +155,10 @@ pub enum EngineError {
     NetworkOne(String),
     #[error("operation not supported")]
     NetworkUnsupported,
-    #[error("plugin {0:?} not found")]
-    NoPlugin(String),
+    #[error("null ipam driver does not handle specific address pool requests")]
+    NetworkNullRange,
+    #[error("ipv{0} pool is empty")]
+    NetworkEmptyPool(u8),
     #[error(
         "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again."
     )]
@@ -485,7 +487,6 @@ impl HasKind for EngineError {
             EngineError::NoExec(_)
             | EngineError::NoNetwork(_)
             | EngineError::NoVolume(_)
-            | EngineError::NoPlugin(_)
             | EngineError::NoEndpoint(_)
             | EngineError::NoFile { .. } => Kind::NotFound,
             EngineError::NotRunning(_)
@@ -560,6 +561,8 @@ impl HasKind for EngineError {
             EngineError::NotPaused(_)
             | EngineError::StopSignal { .. }
             | EngineError::NetworkType(_)
+            | EngineError::NetworkNullRange
+            | EngineError::NetworkEmptyPool(_)
             | EngineError::NetworkUnsupported
             | EngineError::MacvlanVlan(_)
             | EngineError::Update { .. }

@@ -26,6 +26,8 @@ pub struct System {
     pub(crate) images: Arc<wharf_image::Images>,
     pub(crate) events: Arc<Events>,
     pub(crate) cgroup_v2: bool,
+    pub(crate) plugins: Arc<wharf_plugin::Plugins>,
+    pub(crate) networks: Arc<wharf_network::Networks>,
 }
 
 /// Go's name of the architecture.
@@ -53,6 +55,32 @@ fn operating_system() -> String {
         .unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="));
     line.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+/// What an administrator must know who has rules that we can neither see nor change.
+const LEGACY: &str = "WARNING: legacy iptables rules are loaded (xtables-legacy). What their FORWARD chain drops does not reach \
+    containers, whatever is published: let the bridges through there, or use iptables-nft";
+
+/// What keeps containers apart, in the form of moby's `FirewallBackend`.
+pub(crate) fn firewall(networks: &wharf_network::Networks) -> FirewallInfo {
+    let Some(table) = networks.table() else {
+        return FirewallInfo { driver: "none".to_owned(), info: None };
+    };
+    let firewalld = networks.firewalld();
+    let driver = if firewalld.here { "nftables+firewalld" } else { "nftables" };
+    let mut info = vec![["Table".to_owned(), format!("inet {table}")]];
+    if let Some(at) = firewalld.reloaded.filter(|_| firewalld.here) {
+        info.push(["ReloadedAt".to_owned(), at.to_string()]);
+    }
+    FirewallInfo { driver: driver.to_owned(), info: Some(info) }
+}
+
+/// Our own and those that plugins brought, sorted.
+fn with(own: &[&str], more: Vec<String>) -> Vec<String> {
+    let mut all = texts(own);
+    all.extend(more);
+    all.sort();
+    all
 }
 
 fn texts(list: &[&str]) -> Vec<String> {
@@ -137,8 +165,11 @@ impl System {
             driver: self.snapshots.name().to_owned(),
             driver_status: vec![["driver-type".to_owned(), "io.containerd.snapshotter.v1".to_owned()]],
             plugins: Plugins {
-                volume: Some(texts(&["local"])),
-                network: Some(texts(&["bridge", "host", "null"])),
+                volume: Some(with(&["local"], self.plugins.activated(wharf_plugin::volume::CAPABILITY))),
+                network: Some(with(
+                    &["bridge", "host", "macvlan", "null"],
+                    self.plugins.activated(wharf_plugin::network::CAPABILITY),
+                )),
                 authorization: None,
                 log: Some(texts(&["fluentd", "gelf", "journald", "json-file", "local", "splunk", "syslog"])),
             },
@@ -179,7 +210,8 @@ impl System {
             live_restore_enabled: config.live.get().live_restore,
             init_binary: "docker-init".to_owned(),
             security_options: security,
-            firewall_backend: Some(FirewallInfo { driver: "nftables".to_owned(), info: None }),
+            firewall_backend: Some(firewall(&self.networks)),
+            warnings: self.networks.has_legacy_rules().then(|| texts(&[LEGACY])),
             cdi_spec_dirs: config.cdi_spec_dirs.iter().map(|d| d.display().to_string()).collect(),
             containerd: Some(ContainerdInfo {
                 address: String::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use wharf_types::Timestamp;
 
-use crate::StringMap;
+use crate::{FirewallInfo, StringMap};
 use crate::go::{empty, nil_or_empty};
 
 bodies! {
@@ -68,6 +68,9 @@ bodies! {
         containers: BTreeMap<String, NetworkContainer>,
         options: Option<StringMap>,
         labels: Option<StringMap>,
+        /// Ours, in inspect only: what writes the network's packet rules.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        firewall_backend: Option<FirewallInfo>,
     }
 
     /// The network that another takes its configuration from.

@@ -6,6 +6,8 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use testkit::{Cli, Daemon, DaemonOptions};
+
 use crate::{Engine, Measure, medians, print};
 
 /// Bytes of one transfer.
@@ -243,6 +245,9 @@ pub(crate) fn rows(engines: &[Engine], rounds: usize, wanted: &dyn Fn(&str) -> b
     for (name, measure) in timed.into_iter().filter(|(name, _)| wanted(name)) {
         print(name, "ms", &medians(engines, rounds, measure)?);
     }
+    if wanted("ports") {
+        curve(&engines[..1], rounds)?;
+    }
     if wanted("throughput") {
         throughput(engines, rounds)?;
     }
@@ -258,6 +263,50 @@ pub(crate) fn rows(engines: &[Engine], rounds: usize, wanted: &dyn Fn(&str) -> b
     Ok(())
 }
 
+/// What one more port costs beside 1 to 5,000 that are published already. Ours only: a peer with a process for each port
+/// would need minutes and gigabytes.
+fn curve(ours: &[Engine], rounds: usize) -> Result<(), String> {
+    let one = |e: &Engine| e.docker(&["run", "--rm", "-p", "127.0.0.1:19999:80", "busybox", "true"]);
+    for count in [1u16, 10, 100, 1000, 5000] {
+        let range = format!("127.0.0.1:20000-{last}:20000-{last}", last = 20_000 + count - 1);
+        let name = format!("bench-ports-{count}");
+        let begun = Instant::now();
+        for engine in ours {
+            engine.docker(&["run", "-d", "--name", &name, "-p", &range, "busybox", "sleep", "10000"])?;
+        }
+        let took = begun.elapsed().as_secs_f64() * 1000.0;
+        print(&format!("run with {count} ports, each port"), "ms", &[took / f64::from(count)]);
+        let measured = medians(ours, rounds, &one);
+        ours.iter().try_for_each(|e| e.docker(&["rm", "-f", &name]))?;
+        print(&format!("run --rm with one port beside {count} ports"), "ms", &measured?);
+    }
+    Ok(())
+}
+
+/// Our engine on a host of its own: other programs' rules, those of a peer among them, see bridged packets where
+/// br_netfilter is on, and their cost is not ours.
+fn alone() -> Result<(Daemon, Engine), String> {
+    let options = DaemonOptions { in_memory: true, own_network: true, ..DaemonOptions::default() };
+    let daemon = Daemon::start(options);
+    testkit::base_image(&daemon);
+    daemon.inside("ip", &["link", "set", "lo", "up"]);
+    let engine = Engine {
+        label: "wharf alone",
+        host: daemon.host(),
+        cli: Cli::Ours.program().ok_or("our docker is not built")?,
+        config: daemon.folder().join("config"),
+        rest: daemon.rest(),
+        pid: daemon.pid(),
+    };
+    engine.docker(&["network", "create", NETWORK])?;
+    for (name, port) in [(ONE, Some("127.0.0.1::9000")), (TWO, None)] {
+        let first = ["run", "-d", "--name", name, "--network", NETWORK];
+        let publish: Vec<&str> = port.iter().flat_map(|p| ["-p", *p]).collect();
+        engine.docker(&[&first[..], &publish, &["busybox", "sleep", "10000"]].concat())?;
+    }
+    Ok((daemon, engine))
+}
+
 /// One transfer, in MB/s.
 type Way = Box<dyn Fn() -> Result<f64, String>>;
 
@@ -269,7 +318,9 @@ fn throughput(engines: &[Engine], rounds: usize) -> Result<(), String> {
     let to_bare = |from: u32| move || transfer(first, from, any, SocketAddr::from(([10, 253, 77, 2], 9000)));
     let mut published: Vec<Way> = Vec::new();
     let mut between: Vec<Way> = Vec::new();
-    for engine in engines {
+    let (_daemon, alone) = alone()?;
+    for engine in engines.iter().chain([&alone]) {
+        let here = if engine.label == alone.label { alone.pid } else { here };
         let (one, two) = (engine.container_pid(ONE)?, engine.container_pid(TWO)?);
         let port = engine.fact(ONE, "/NetworkSettings/Ports/9000~1tcp/0/HostPort")?;
         let port: u16 = port.as_str().and_then(|p| p.parse().ok()).ok_or("no port is published")?;
@@ -285,7 +336,9 @@ fn throughput(engines: &[Engine], rounds: usize) -> Result<(), String> {
         let ways: Vec<&dyn Fn() -> Result<f64, String>> = ways.iter().map(|w| &**w).collect();
         let mut found = rates(rounds, &ways)?;
         let bare = found.pop();
+        let alone = found.pop();
         print_rate(name, "MB/s", &found, bare);
+        print_rate("  the same, on a host without others' rules", "MB/s", &alone.into_iter().collect::<Vec<_>>(), bare);
     }
     Ok(())
 }

@@ -60,6 +60,8 @@ mod tests {
             gateway_v6: None,
             ports: Vec::new(),
             egress: None,
+            source: String::new(),
+            programmed: false,
         }
     }
 

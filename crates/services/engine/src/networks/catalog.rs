@@ -44,6 +44,8 @@ impl Catalog {
             attachable: false,
             config_only: false,
             config_from: String::new(),
+            ipam_driver: String::new(),
+            scope: String::new(),
             ipam_options: None,
             ranges: None,
             own_ranges: false,

@@ -7,9 +7,10 @@ use wharf_api_types::{
 };
 use wharf_fault::point;
 use wharf_metadata::{Batch, StoreError, Table};
-use wharf_network::{Cidr, Driver, GatewayMode, NetworkSpec, Subnet};
+use wharf_network::{Addressing, Cidr, Driver, GatewayMode, NetworkSpec, RemoteDriver, Subnet};
 use wharf_types::Timestamp;
 
+use super::plugins::as_shown;
 use super::{NAMES, NetworkList, NetworkRecord, egress, options};
 use crate::events::Subject;
 use crate::{EngineError, blocking};
@@ -21,13 +22,25 @@ impl NetworkList {
         let request = self.complete(request)?;
         let mut record = self.check(&request)?;
         if !record.config_only {
-            record.spec = Some(self.plan(&mut record, &request)?);
+            let pools = self.ask_plugins(&mut record).await?;
+            let kept = pools.clone();
+            match self.plan(&mut record, &request, pools) {
+                Ok(spec) => record.spec = Some(spec),
+                Err(e) => {
+                    self.release_pools(&record, kept).await;
+                    return Err(e);
+                }
+            }
         }
         let response = NetworkCreateResponse { id: record.id.clone(), warning: String::new() };
         point("network.begin");
         if let Some(spec) = record.spec.clone() {
             let networks = self.networks.clone();
-            blocking(move || networks.create(&spec)).await??;
+            let pools = spec.subnets.clone();
+            if let Err(e) = blocking(move || networks.create(&spec)).await? {
+                self.release_pools(&record, pools).await;
+                return Err(e.into());
+            }
         }
         point("network.after-link");
         let mut batch = Batch::new();
@@ -71,7 +84,7 @@ impl NetworkList {
             return Err(EngineError::NetworkTemplateMixed);
         }
         request.ipam = Some(Ipam {
-            driver: "default".to_owned(),
+            driver: template.ipam_driver().to_owned(),
             options: template.ipam_options.clone(),
             config: template.ranges.clone(),
         });
@@ -110,13 +123,11 @@ impl NetworkList {
             // This build has no ipvlan links: the kernel that it is tested with has none either.
             "ipvlan" => return Err(EngineError::NetworkUnsupported),
             "overlay" => return Err(EngineError::NoManager),
-            other => return Err(EngineError::NoPlugin(other.to_owned())),
+            // A plugin's: see `ask_plugins`.
+            other => other,
         };
         let ipam = request.ipam.clone().unwrap_or_default();
-        match ipam.driver.as_str() {
-            "" | "default" | "null" => {}
-            other => return Err(EngineError::NoPlugin(other.to_owned())),
-        }
+        let ipam_driver = if ipam.driver == "default" { String::new() } else { ipam.driver };
         let ranges = ipam.config.unwrap_or_default();
         let has = |six: bool| ranges.iter().any(|r| r.subnet.contains(':') == six && !r.subnet.is_empty());
         let ipv6 = request.enable_ipv6.unwrap_or_else(|| has(true) && request.enable_ipv4 == Some(false));
@@ -139,6 +150,8 @@ impl NetworkList {
             attachable: request.attachable,
             config_only: request.config_only,
             config_from: request.config_from.as_ref().map(|c| c.network.clone()).unwrap_or_default(),
+            ipam_driver,
+            scope: String::new(),
             ipam_options: Some(ipam.options.unwrap_or_default()),
             own_ranges: !ranges.is_empty(),
             ranges: (!ranges.is_empty()).then_some(ranges),
@@ -149,7 +162,12 @@ impl NetworkList {
     }
 
     /// Decides addresses and reads the driver's options.
-    fn plan(&self, record: &mut NetworkRecord, request: &NetworkCreateRequest) -> Result<NetworkSpec, EngineError> {
+    fn plan(
+        &self,
+        record: &mut NetworkRecord,
+        request: &NetworkCreateRequest,
+        pools: Vec<Subnet>,
+    ) -> Result<NetworkSpec, EngineError> {
         let mut option_map = record.options.clone();
         // `--internal` and `--ipv6` also come as generic options from old clients; the fields decide.
         option_map.retain(|label, _| !label.starts_with("com.docker.network.enable_ipv"));
@@ -157,14 +175,20 @@ impl NetworkList {
             "macvlan" => {
                 options::macvlan(&record.id, request.internal, &option_map, |name| self.networks.has_link(name))?
             }
-            _ => options::bridge(&record.id, request.internal, &option_map)?,
+            "bridge" => options::bridge(&record.id, request.internal, &option_map)?,
+            name => Driver::Remote(RemoteDriver {
+                name: name.to_owned(),
+                options: option_map.clone(),
+                ipv4: record.ipv4,
+                ipv6: record.ipv6,
+            }),
         };
         for label in super::request::RATES {
             let Some(value) = record.options.get(label) else { continue };
             let wrong =
                 |reason: String| EngineError::NetworkOption { label: label.to_owned(), value: value.clone(), reason };
             value.parse::<wharf_network::Rate>().map_err(|e| wrong(e.to_string()))?;
-            if record.driver == "macvlan" && label == super::request::RATES[0] {
+            if record.driver != "bridge" && label == super::request::RATES[0] {
                 return Err(wrong("only bridge networks can".to_owned()));
             }
         }
@@ -182,7 +206,12 @@ impl NetworkList {
         let options::Common { mtu, link_prefix } = options::common(&option_map)?;
         let modes = match &driver {
             Driver::Bridge(b) => (b.mode_v4, b.mode_v6),
-            Driver::Macvlan(_) => (GatewayMode::Nat, GatewayMode::Nat),
+            Driver::Macvlan(_) | Driver::Remote(_) => (GatewayMode::Nat, GatewayMode::Nat),
+        };
+        let addressing = match record.ipam_driver.as_str() {
+            "" => Addressing::Own,
+            "null" => Addressing::Nothing,
+            name => Addressing::Plugin(name.to_owned()),
         };
         let known = self.networks.subnets();
         let mut subnets = Vec::new();
@@ -196,6 +225,20 @@ impl NetworkList {
             if given.len() > 1 && record.driver == "bridge" {
                 return Err(EngineError::NetworkManySubnets);
             }
+            match addressing {
+                Addressing::Own => {}
+                Addressing::Nothing => {
+                    let subnet = if six { "::/0" } else { "0.0.0.0/0" };
+                    shown.push(IpamConfig { subnet: subnet.to_owned(), ..IpamConfig::default() });
+                    continue;
+                }
+                Addressing::Plugin(_) => {
+                    let of_plugin: Vec<_> = pools.iter().filter(|p| p.subnet.is_ipv6() == six).cloned().collect();
+                    shown.extend(if given.is_empty() { of_plugin.iter().map(as_shown).collect() } else { given });
+                    subnets.extend(of_plugin);
+                    continue;
+                }
+            }
             if given.is_empty() {
                 let subnet = self.networks.free_subnet(six)?;
                 let gateway = (mode != GatewayMode::Isolated).then(|| subnet.at(1));
@@ -204,7 +247,7 @@ impl NetworkList {
                     gateway: gateway.map(|g| g.to_string()).unwrap_or_default(),
                     ..IpamConfig::default()
                 });
-                subnets.push(Subnet { subnet, range: None, gateway, taken: Default::default() });
+                subnets.push(Subnet { subnet, range: None, gateway, taken: Default::default(), pool: None });
             }
             for range in given {
                 let subnet = of_request(&range, mode)?;
@@ -217,7 +260,8 @@ impl NetworkList {
             }
         }
         record.ranges = Some(shown);
-        Ok(NetworkSpec { id: record.id.clone(), subnets, internal: record.internal, mtu, link_prefix, driver })
+        let id = record.id.clone();
+        Ok(NetworkSpec { id, subnets, internal: record.internal, mtu, link_prefix, driver, addressing })
     }
 
     /// Removes one that no running container is on.
@@ -352,7 +396,7 @@ fn of_request(range: &IpamConfig, mode: GatewayMode) -> Result<Subnet, EngineErr
         hosts.map(|n| from.at(u128::from(n))).find(|a| *a != subnet.at(0) && !taken.values().any(|t| t == a))
     };
     let gateway = given.or_else(|| (mode != GatewayMode::Isolated).then(free).flatten());
-    Ok(Subnet { subnet, range: part, gateway, taken })
+    Ok(Subnet { subnet, range: part, gateway, taken, pool: None })
 }
 
 #[cfg(test)]

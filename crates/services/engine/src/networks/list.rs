@@ -28,12 +28,12 @@ fn describe(record: &NetworkRecord) -> Network {
         name: record.name.clone(),
         id: record.id.clone(),
         created: record.created,
-        scope: "local".to_owned(),
+        scope: record.scope().to_owned(),
         driver: record.driver.clone(),
         enable_ipv4: record.ipv4,
         enable_ipv6: record.ipv6,
         ipam: Ipam {
-            driver: "default".to_owned(),
+            driver: record.ipam_driver().to_owned(),
             options: record.ipam_options.clone(),
             config: record.ranges.clone(),
         },
@@ -91,7 +91,7 @@ impl NetworkList {
                 && any("id", &|v| n.id.starts_with(v))
                 && any("type", &|v| v == kind)
                 && filters.match_exact("driver", &n.driver)
-                && filters.match_exact("scope", "local")
+                && filters.match_exact("scope", n.scope())
                 && filters.match_labels("label", &n.labels)
                 // The built-in networks never dangle.
                 && dangling.is_none_or(|d| d == (!n.is_builtin() && self.containers(n).is_empty()))
@@ -102,6 +102,9 @@ impl NetworkList {
     /// Shows one with its containers.
     pub fn inspect(&self, name: &str) -> Result<Network, EngineError> {
         let record = self.catalog.find(name)?;
-        Ok(Network { containers: self.containers(&record), ..describe(&record) })
+        // Ours: what keeps this network from the outside, where rules do.
+        let ruled = record.driver == "bridge";
+        let firewall_backend = ruled.then(|| crate::system::firewall(&self.networks));
+        Ok(Network { containers: self.containers(&record), firewall_backend, ..describe(&record) })
     }
 }

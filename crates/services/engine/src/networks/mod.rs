@@ -10,6 +10,7 @@ mod create;
 pub(crate) mod egress;
 mod list;
 mod options;
+mod plugins;
 mod record;
 mod request;
 

@@ -15,7 +15,7 @@ pub struct NetworkRecord {
     pub name: String,
     /// When it was made.
     pub created: Timestamp,
-    /// `bridge`, `macvlan`, `host`, `null`.
+    /// `bridge`, `macvlan`, `host`, `null`, or a plugin.
     pub driver: String,
     /// Whether containers get IPv4 addresses.
     pub ipv4: bool,
@@ -29,6 +29,12 @@ pub struct NetworkRecord {
     pub config_only: bool,
     /// The template that it was made from.
     pub config_from: String,
+    /// Who hands out addresses: empty for us, `null` for nobody, else a plugin.
+    #[serde(default)]
+    pub ipam_driver: String,
+    /// `global` if a plugin says that its networks are; else empty.
+    #[serde(default)]
+    pub scope: String,
     /// The address management's options.
     pub ipam_options: Option<StringMap>,
     /// Its ranges as they are shown: as they were asked for, or as they were chosen.
@@ -62,6 +68,16 @@ impl NetworkRecord {
     /// Whether containers on it may ask for addresses, names and links: all but the built-in ones.
     pub fn is_user_defined(&self) -> bool {
         !self.is_builtin()
+    }
+
+    /// `local` or `global`.
+    pub fn scope(&self) -> &str {
+        if self.scope.is_empty() { "local" } else { &self.scope }
+    }
+
+    /// Who hands out addresses, as clients see it.
+    pub fn ipam_driver(&self) -> &str {
+        if self.ipam_driver.is_empty() { "default" } else { &self.ipam_driver }
     }
 
     /// The kind in events.

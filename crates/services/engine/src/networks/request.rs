@@ -65,7 +65,7 @@ pub(crate) fn endpoint_problems(
             SYSCTLS => problems.extend(sysctls(value).err()),
             label if RATES.contains(&label) => {
                 problems.extend(value.parse::<Rate>().err().map(|e| e.to_string()));
-                if label == RATES[0] && network.is_some_and(|n| n.driver == "macvlan") {
+                if label == RATES[0] && network.is_some_and(|n| n.driver != "bridge") {
                     problems.push(format!("{label} needs a bridge network"));
                 }
             }
@@ -134,6 +134,7 @@ pub(crate) fn join_request(
     let prefix = network.spec.as_ref().map_or("eth", |s| s.link_prefix.as_str());
     let free = || (0..).map(|n| format!("{prefix}{n}")).find(|name| !taken.contains(&name.as_str()));
     let own = option(NAME).map(str::to_owned);
+    let options = settings.driver_opts.clone().unwrap_or_default();
     let mac = if settings.mac_address.is_empty() { container_mac } else { &settings.mac_address };
     // What was checked before is a rate.
     let rate = |label: &str| {
@@ -141,6 +142,8 @@ pub(crate) fn join_request(
     };
     JoinRequest {
         network: network.key().to_owned(),
+        named: own.is_some(),
+        options,
         link: own.or_else(free).unwrap_or_default(),
         sandbox: sandbox.to_owned(),
         mac: mac.parse().ok(),

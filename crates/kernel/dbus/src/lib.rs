@@ -1,18 +1,19 @@
-//! As much of D-Bus as talking to systemd's manager takes: a unix socket, method calls, their answers, one signal.
+//! As much of D-Bus as talking to systemd's manager and to firewalld takes: a unix socket, method calls, answers, signals.
 //!
 //! Source: D-Bus Specification 0.43, "Message Protocol" and "Authentication Protocol".
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// A message longer than this is none of systemd's.
+/// A message longer than this is none of theirs.
 const LONGEST: usize = 1 << 20;
 
 /// Appends values in D-Bus's little-endian form.
 #[derive(Debug, Default)]
-pub(crate) struct Body {
+pub struct Body {
     bytes: Vec<u8>,
 }
 
@@ -21,23 +22,27 @@ impl Body {
         self.bytes.resize(self.bytes.len().next_multiple_of(to), 0);
     }
 
-    pub(crate) fn u32(&mut self, n: u32) -> &mut Self {
+    /// A number.
+    pub fn u32(&mut self, n: u32) -> &mut Self {
         self.align(4);
         self.bytes.extend(n.to_le_bytes());
         self
     }
 
-    pub(crate) fn u64(&mut self, n: u64) -> &mut Self {
+    /// A number.
+    pub fn u64(&mut self, n: u64) -> &mut Self {
         self.align(8);
         self.bytes.extend(n.to_le_bytes());
         self
     }
 
-    pub(crate) fn bool(&mut self, on: bool) -> &mut Self {
+    /// A truth value.
+    pub fn bool(&mut self, on: bool) -> &mut Self {
         self.u32(u32::from(on))
     }
 
-    pub(crate) fn string(&mut self, text: &str) -> &mut Self {
+    /// A text, or an object's path.
+    pub fn string(&mut self, text: &str) -> &mut Self {
         // No text of ours reaches 4 GiB.
         self.u32(text.len() as u32);
         self.bytes.extend(text.as_bytes());
@@ -45,7 +50,8 @@ impl Body {
         self
     }
 
-    pub(crate) fn signature(&mut self, text: &str) -> &mut Self {
+    /// A signature.
+    pub fn signature(&mut self, text: &str) -> &mut Self {
         self.bytes.push(text.len() as u8);
         self.bytes.extend(text.as_bytes());
         self.bytes.push(0);
@@ -53,7 +59,7 @@ impl Body {
     }
 
     /// An array whose elements are aligned to `to`.
-    pub(crate) fn array(&mut self, to: usize, fill: impl FnOnce(&mut Self)) -> &mut Self {
+    pub fn array(&mut self, to: usize, fill: impl FnOnce(&mut Self)) -> &mut Self {
         self.u32(0);
         let length = self.bytes.len() - 4;
         self.align(to);
@@ -64,12 +70,14 @@ impl Body {
         self
     }
 
-    pub(crate) fn structure(&mut self) -> &mut Self {
+    /// The beginning of a structure, or of an entry of a map.
+    pub fn structure(&mut self) -> &mut Self {
         self.align(8);
         self
     }
 
-    pub(crate) fn byte(&mut self, n: u8) -> &mut Self {
+    /// A byte.
+    pub fn byte(&mut self, n: u8) -> &mut Self {
         self.bytes.push(n);
         self
     }
@@ -77,20 +85,28 @@ impl Body {
 
 /// A message that came.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Message {
+pub struct Message {
     /// 1 call, 2 answer, 3 error, 4 signal.
-    pub(crate) kind: u8,
+    pub kind: u8,
     /// The serial that it answers.
-    pub(crate) answers: u32,
-    pub(crate) member: String,
-    pub(crate) error: String,
+    pub answers: u32,
+    /// The method or signal.
+    pub member: String,
+    /// Of an error: its name.
+    pub error: String,
     signature: String,
     body: Vec<u8>,
 }
 
 impl Message {
+    /// The first value, if it is a number or a truth value.
+    pub fn number(&self) -> Option<u32> {
+        let first = self.signature.chars().next();
+        first.filter(|kind| matches!(kind, 'u' | 'b')).and_then(|_| Reader { bytes: &self.body, at: 0 }.u32())
+    }
+
     /// The strings and object paths at the beginning of the body, numbers before them passed over.
-    pub(crate) fn strings(&self) -> Vec<String> {
+    pub fn strings(&self) -> Vec<String> {
         let mut reader = Reader { bytes: &self.body, at: 0 };
         let mut out = Vec::new();
         for kind in self.signature.chars() {
@@ -188,7 +204,7 @@ fn parse(kind: u8, fields: &[u8], body: Vec<u8>) -> Option<Message> {
 
 /// A connection that has said who we are.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     stream: UnixStream,
     serial: u32,
     /// Signals that came while an answer was awaited.
@@ -196,12 +212,29 @@ pub(crate) struct Connection {
 }
 
 /// What one method call is about.
-pub(crate) struct Call<'a> {
-    pub(crate) destination: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) interface: &'a str,
-    pub(crate) member: &'a str,
-    pub(crate) signature: &'a str,
+pub struct Call<'a> {
+    /// Whose.
+    pub destination: &'a str,
+    /// Of which object.
+    pub path: &'a str,
+    /// Of which interface.
+    pub interface: &'a str,
+    /// The method.
+    pub member: &'a str,
+    /// The types of its arguments.
+    pub signature: &'a str,
+}
+
+/// A call to the bus itself.
+fn bus<'a>(member: &'a str, signature: &'a str) -> Call<'a> {
+    let name = "org.freedesktop.DBus";
+    Call { destination: name, path: "/org/freedesktop/DBus", interface: name, member, signature }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
 }
 
 fn broken(what: &str) -> io::Error {
@@ -210,7 +243,7 @@ fn broken(what: &str) -> io::Error {
 
 impl Connection {
     /// Connects and authenticates by the socket's credentials (`EXTERNAL`).
-    pub(crate) fn open(path: &Path, patience: Duration) -> io::Result<Self> {
+    pub fn open(path: &Path, patience: Duration) -> io::Result<Self> {
         let mut stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
@@ -230,10 +263,43 @@ impl Connection {
         Ok(Self { stream, serial: 0, signals: Vec::new() })
     }
 
+    /// On a bus: takes a name, which comes before everything else.
+    pub fn introduce(&mut self) -> io::Result<()> {
+        self.call(&bus("Hello", ""), &Body::default()).map(drop)
+    }
+
+    /// On a bus: asks for the signals that a rule describes.
+    pub fn subscribe(&mut self, rule: &str) -> io::Result<()> {
+        let mut body = Body::default();
+        body.string(rule);
+        self.call(&bus("AddMatch", "s"), &body).map(drop)
+    }
+
+    /// On a bus: the process that has a name; none if nobody has it.
+    pub fn process_of(&mut self, name: &str) -> io::Result<Option<u32>> {
+        let mut body = Body::default();
+        body.string(name);
+        let owned = self.call(&bus("NameHasOwner", "s"), &body)?;
+        if owned.number() != Some(1) {
+            return Ok(None);
+        }
+        Ok(self.call(&bus("GetConnectionUnixProcessID", "s"), &body)?.number())
+    }
+
+    /// Signals that came while answers were awaited.
+    pub fn take_signals(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.signals)
+    }
+
+    /// Reads the next message, whatever it is. Blocks until there is one, within the patience.
+    pub fn next(&mut self) -> io::Result<Message> {
+        self.receive()
+    }
+
     /// Calls a method and returns its answer.
     ///
     /// Errors: what came back as error, named as D-Bus names it.
-    pub(crate) fn call(&mut self, call: &Call<'_>, body: &Body) -> io::Result<Message> {
+    pub fn call(&mut self, call: &Call<'_>, body: &Body) -> io::Result<Message> {
         self.serial += 1;
         let serial = self.serial;
         self.stream.write_all(&encode(call, body, serial))?;
@@ -252,7 +318,7 @@ impl Connection {
     }
 
     /// Waits for a signal that `wanted` takes.
-    pub(crate) fn signal<T>(&mut self, deadline: Instant, wanted: impl Fn(&Message) -> Option<T>) -> io::Result<T> {
+    pub fn signal<T>(&mut self, deadline: Instant, wanted: impl Fn(&Message) -> Option<T>) -> io::Result<T> {
         if let Some(found) = self.signals.iter().find_map(&wanted) {
             return Ok(found);
         }
@@ -277,7 +343,7 @@ impl Connection {
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;
         let (body, fields) = (word(4), word(12));
         if head[0] != b'l' || body > LONGEST || fields > LONGEST {
-            return Err(broken("a D-Bus message in a form that systemd does not send"));
+            return Err(broken("a D-Bus message in a form that is not expected"));
         }
         let mut rest = vec![0u8; fields.next_multiple_of(8) + body];
         self.stream.read_exact(&mut rest)?;
