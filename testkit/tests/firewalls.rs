@@ -2,7 +2,6 @@
 //! host's files, and a network namespace of its own, so that nothing of it touches the host. Long tier; needs Debian's mirror.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use testkit::vm::wanted;
@@ -19,6 +18,7 @@ mkdir -p run/lock run/dbus
 cat /etc/resolv.conf >etc/resolv.conf 2>/dev/null || true
 printf '#!/bin/sh\nexit 101\n' >usr/sbin/policy-rc.d; chmod 755 usr/sbin/policy-rc.d
 DEBIAN_FRONTEND=noninteractive chroot . apt-get -qq -y --no-install-recommends install $2 >"$1/log" 2>&1 </dev/null
+mkdir -p before; pivot_root . before; umount -l /before
 echo ready
 read line
 "#;
@@ -71,7 +71,7 @@ impl Machine {
         command
             .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.id()))
             .arg(format!("--net=/proc/{}/ns/net", self.network.id()))
-            .args(["chroot", &format!("{}/m", self.folder.path().display()), "sh", "-c", script]);
+            .args(["sh", "-c", script]);
         command
     }
 
@@ -98,9 +98,11 @@ impl Machine {
             std::process::id()
         ));
         eventually("dockerd answers", || self.docker("version").0.then_some(()));
-        let load = format!("{} -H unix:///tmp/e/s load", testkit::binaries().join("docker").display());
+        let tar = tempfile::tempdir().expect("a folder");
+        let image = std::fs::read(busybox_tar(tar.path())).expect("packed");
+        let load = format!("{} -H unix:///tmp/e/s import - busybox:latest", testkit::binaries().join("docker").display());
         let mut child = self.command(&load).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("runs");
-        child.stdin.take().expect("piped").write_all(&busybox_tar()).expect("written");
+        child.stdin.take().expect("piped").write_all(&image).expect("written");
         assert!(child.wait().expect("ends").success());
     }
 
@@ -140,8 +142,7 @@ impl Machine {
         eventually(&format!("{when}: a published port from another machine"), || {
             (get("http://198.51.100.1:8080/") == "web").then_some(())
         });
-        let out = format!("exec fw-web ping -c 1 -W 2 198.51.100.2");
-        assert!(self.docker(&out).0, "{when}: the way out");
+        assert!(self.docker("exec fw-web ping -c 1 -W 2 198.51.100.2").0, "{when}: the way out");
         // CVE-2025-54388: a port on loopback only; CVE-2025-54410: isolation.
         assert_eq!(get("http://198.51.100.1:8081/"), "", "{when}: a loopback port from another machine");
         let id = self.remote.id().to_string();
@@ -164,12 +165,15 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // Processes in the machine that hold its mounts: ours by their root.
-        let root = PathBuf::from(format!("{}/m", self.folder.path().display()));
+        // What runs in the machine, and what our engine there started, should the test have failed.
+        let place = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let (machine, group) = (place(self.holder.id()), format!("/wkfw{}/", std::process::id()));
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-            if std::fs::read_link(entry.path().join("root")).is_ok_and(|r| r == root)
-                && let Some(pid) = rustix::process::Pid::from_raw(pid)
+            let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+            let grouped = std::fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|text| text.contains(&group));
+            let inside = machine.is_some() && place(pid) == machine;
+            if (grouped || inside)
+                && let Some(pid) = rustix::process::Pid::from_raw(pid.cast_signed())
             {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }

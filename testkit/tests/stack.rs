@@ -9,10 +9,14 @@ const NETWORKS: [&str; 2] = ["st-front", "st-back"];
 const CONTAINERS: [&str; 4] = ["st-web", "st-api", "st-api2", "st-db"];
 
 /// A web server whose program asks the next one.
-fn asks(own: &str, next: &str) -> String {
+fn asks(own: &str, next: &str, path: &str) -> String {
     format!(
-        "mkdir -p /www/cgi-bin; printf '#!/bin/sh\\necho; echo -n {own},; wget -T 3 -qO- http://{next}\\n' \
-         >/www/cgi-bin/ask; chmod 755 /www/cgi-bin/ask; exec httpd -f -p 80 -h /www"
+        "mkdir -p /www/cgi-bin; cat >/www/cgi-bin/ask <<'END'
+#!/bin/sh
+echo; echo -n {own},
+printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {next} 80 | tail -n 1
+END
+chmod 755 /www/cgi-bin/ask; exec httpd -f -p 80 -h /www"
     )
 }
 
@@ -46,7 +50,7 @@ impl Stack {
     }
 
     fn api(&self, name: &str) {
-        self.up(name, &["--network", "st-front", "--network-alias", "api"], &asks("api", "db/"));
+        self.up(name, &["--network", "st-front", "--network-alias", "api"], &asks("api", "db", "/"));
         self.docker(&["network", "connect", "--alias", "api-back", "st-back", name]);
     }
 
@@ -77,7 +81,7 @@ fn a_stack_of_web_api_and_db_on_two_networks_behaves_as_on_dockerd() {
     stack.docker(&["run", "--rm", "-v", "st-data:/data", "busybox", "sh", "-c", "echo rows >/data/index.html"]);
     stack.db();
     stack.api("st-api");
-    stack.up("st-web", &["--network", "st-front", "-p", "127.0.0.1::80"], &asks("web", "api/cgi-bin/ask"));
+    stack.up("st-web", &["--network", "st-front", "-p", "127.0.0.1::80"], &asks("web", "api", "/cgi-bin/ask"));
     let yes = |on: bool| if on { "yes" } else { "no" }.to_owned();
     said.push(("browsing", stack.browse()));
     said.push(("web knows db", yes(stack.inside("st-web", "nslookup db. 2>/dev/null | grep -q '^Name'"))));
@@ -119,9 +123,9 @@ fn a_stack_of_web_api_and_db_on_two_networks_behaves_as_on_dockerd() {
     on.sort();
     said.push(("on the front", on.join(" ")));
     let busy = stack.daemon.docker(&["network", "rm", "st-front"]);
-    said.push(("removing a network in use", yes(busy.code != 0 && busy.text().contains("has active endpoints"))));
+    said.push(("removing a network in use", yes(busy.code != 0 && busy.stderr.contains("has active endpoints"))));
     let busy = stack.daemon.docker(&["volume", "rm", "st-data"]);
-    said.push(("removing a volume in use", yes(busy.code != 0 && busy.text().contains("volume is in use"))));
+    said.push(("removing a volume in use", yes(busy.code != 0 && busy.stderr.contains("volume is in use"))));
     let internal = stack.docker(&["network", "inspect", "-f", "{{.Internal}} {{.Driver}} {{.Scope}}", "st-back"]);
     said.push(("the back", internal));
     stack.clear();

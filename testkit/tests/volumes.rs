@@ -123,6 +123,71 @@ fn a_device_that_cannot_be_mounted_fails_the_start_in_dockers_words() {
     assert_eq!(daemon.docker(&["ps", "-aq"]).ok(), "", "nothing is left of them");
 }
 
+/// Whether the kernel has a file system, built in or as a module that is loaded.
+fn kernel_has(kind: &str) -> bool {
+    let all = fs::read_to_string("/proc/filesystems").expect("read");
+    all.split_whitespace().any(|word| word == kind)
+}
+
+#[test]
+fn network_shares_are_mounted_with_their_address_and_a_password_is_never_shown() {
+    let daemon = Daemon::with_image();
+    // Port 1 of this host: nobody answers there, whether or not the kernel knows the file system.
+    for (kind, device, options, shown) in [
+        ("nfs", ":/x", "addr=localhost,port=1,soft,timeo=1,retrans=1", "data: addr=127.0.0.1,port=1,soft"),
+        ("nfs4", ":/x", "addr=127.0.0.1,port=1,soft,timeo=1,retrans=1", "data: addr=127.0.0.1,port=1,soft"),
+        ("cifs", "//127.0.0.1/x", "username=u,password=geheim,port=1", "username=u,password=********,port=1"),
+    ] {
+        let name = format!("net-{kind}");
+        let (t, d, o) = (format!("type={kind}"), format!("device={device}"), format!("o={options}"));
+        daemon.docker(&["volume", "create", "-o", &t, "-o", &d, "-o", &o, &name]).ok();
+        let run = daemon.docker(&["run", "--rm", "-v", &format!("{name}:/x"), "busybox", "true"]);
+        let text = format!("failed to mount local volume: mount {device}:");
+        run.fails(125, "error while mounting volume '").fails(125, &text).fails(125, shown);
+        assert!(!run.stderr.contains("geheim"), "{}", run.stderr);
+        if !kernel_has(kind) {
+            // dockerd 28.5 on the same kernel.
+            run.fails(125, ": no such device");
+        }
+        daemon.docker(&["volume", "rm", &name]).ok();
+    }
+}
+
+#[test]
+fn a_btrfs_device_is_a_volume_whose_subvolume_is_named_by_options() {
+    if !kernel_has("btrfs") || !std::path::Path::new("/usr/sbin/mkfs.btrfs").exists() {
+        return println!("SKIP: needs btrfs and btrfs-progs");
+    }
+    let daemon = Daemon::with_image();
+    let image = daemon.folder().join("disk");
+    fs::File::create(&image).and_then(|f| f.set_len(128 << 20)).expect("made");
+    let tool = |program: &str, arguments: &[&str]| {
+        let out = std::process::Command::new(program).args(arguments).output().expect("it runs");
+        assert!(out.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    };
+    let path = image.display().to_string();
+    tool("/usr/sbin/mkfs.btrfs", &["-q", &path]);
+    let device = tool("/usr/sbin/losetup", &["--find", "--show", &path]);
+    let create = |name: &str, options: &str| {
+        let (d, o) = (format!("device={device}"), format!("o={options}"));
+        daemon.docker(&["volume", "create", "-o", "type=btrfs", "-o", &d, "-o", &o, name]).ok();
+    };
+    create("bt-all", "noatime");
+    create("bt-none", "subvol=nosuch");
+    let run = |name: &str, script: &str| {
+        daemon.docker(&["run", "--rm", "-v", &format!("{name}:/x"), "busybox", "sh", "-c", script])
+    };
+    let shown = run("bt-all", "grep ' /x ' /proc/mounts; echo kept >/x/f").ok();
+    assert!(shown.contains("btrfs") && shown.contains("noatime"), "{shown}");
+    assert_eq!(run("bt-all", "cat /x/f").ok(), "kept");
+    let missing = run("bt-none", "true");
+    assert!(missing.code != 0 && missing.stderr.contains("failed to mount local volume"), "{}", missing.stderr);
+    assert_eq!(mounts_below(&data(&daemon, "bt-all")), 0, "unmounted with the last container");
+    daemon.docker(&["volume", "rm", "bt-all", "bt-none"]).ok();
+    tool("/usr/sbin/losetup", &["--detach", &device]);
+}
+
 #[test]
 fn a_volume_with_a_size_cannot_grow_beyond_it_and_belongs_to_whom_it_should() {
     let daemon = Daemon::with_image();
