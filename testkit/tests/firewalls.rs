@@ -25,11 +25,16 @@ read line
 
 /// A machine: the host's files with packages more, and a network of its own with another machine behind the link `near`.
 struct Machine {
-    folder: tempfile::TempDir,
+    /// Where its files are mounted.
+    _folder: tempfile::TempDir,
+    /// The cgroup of its containers.
+    group: String,
     holder: Child,
     network: Child,
     remote: Child,
 }
+
+static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 impl Machine {
     fn start(packages: &str) -> Machine {
@@ -53,7 +58,9 @@ impl Machine {
             let path = format!("/proc/{}/ns/net", child.id());
             eventually("a network namespace", || std::fs::read_link(&path).ok().filter(|l| *l != own));
         }
-        let machine = Machine { folder, holder, network, remote };
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let group = format!("/wkfw{}x{number}", std::process::id());
+        let machine = Machine { _folder: folder, group, holder, network, remote };
         machine.ok(&format!(
             "ip link set lo up; ip link add near type veth peer name far netns {}; ip addr add 198.51.100.1/24 dev near; \
              ip link set near up",
@@ -93,9 +100,9 @@ impl Machine {
         self.ok(&format!(
             "mkdir -p /tmp/e && echo '{{}}' >/tmp/e/daemon.json && ({} --data-root /tmp/e/d --exec-root /tmp/e/r \
              --pidfile /tmp/e/pid --config-file /tmp/e/daemon.json --host unix:///tmp/e/s --bridge wkfw0 \
-             --firewall-table wkfw0 --cgroup-parent /wkfw{} --bridge-create >/tmp/e/log 2>&1 </dev/null &)",
+             --firewall-table wkfw0 --cgroup-parent {} --bridge-create >/tmp/e/log 2>&1 </dev/null &)",
             dockerd.display(),
-            std::process::id()
+            self.group
         ));
         eventually("dockerd answers", || self.docker("version").0.then_some(()));
         let tar = tempfile::tempdir().expect("a folder");
@@ -167,7 +174,7 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // What runs in the machine, and what our engine there started, should the test have failed.
         let place = |pid: u32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        let (machine, group) = (place(self.holder.id()), format!("/wkfw{}/", std::process::id()));
+        let (machine, group) = (place(self.holder.id()), format!("{}/", self.group));
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
             let grouped = std::fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|text| text.contains(&group));
