@@ -257,7 +257,8 @@ fn ipv6_is_denied_and_allowed_by_prefix_port_and_name_as_ipv4_is_and_one_family_
     let mut daemon = daemon();
     let _remote = remote(&daemon);
     let allow = format!("[{REMOTE6}]:80,six.test:81,fd00:dead::/32,six.both.test,both.test:81");
-    let network = ["network", "create", "--ipv6", "--subnet", "fd00:e6::/64", "--egress", "deny", "--egress-allow", &allow];
+    let network =
+        ["network", "create", "--ipv6", "--subnet", "fd00:e6::/64", "--egress", "deny", "--egress-allow", &allow];
     daemon.docker(&[&network[..], &["eg-six"]].concat()).ok();
     let run = ["run", "-d", "--name", "eg-s", "--network", "eg-six", "--dns", REMOTE, "busybox", "sleep", "1000"];
     daemon.docker(&run).ok();
@@ -286,12 +287,14 @@ fn ipv6_is_denied_and_allowed_by_prefix_port_and_name_as_ipv4_is_and_one_family_
     assert!(reaches(&daemon, "eg-s", REMOTE6, 81), "what was learned outlives the engine");
     assert!(!reaches(&daemon, "eg-s", OTHER6, 80));
     // One container's own policy stands instead of the network's, in both directions.
-    let own = ["run", "-d", "--name", "eg-own", "--network", "eg-six", "--egress-allow", OTHER6, "busybox", "sleep", "1000"];
+    let own =
+        ["run", "-d", "--name", "eg-own", "--network", "eg-six", "--egress-allow", OTHER6, "busybox", "sleep", "1000"];
     daemon.docker(&own).ok();
     assert!(reaches(&daemon, "eg-own", OTHER6, 80) && reaches(&daemon, "eg-own", OTHER6, 81));
     assert!(!reaches(&daemon, "eg-own", REMOTE6, 80), "what the network allows and the container does not");
     // Another source address of the same link has no way out.
-    let spoof = ["run", "-d", "--name", "eg-sp", "--network", "eg-six", "--cap-add", "NET_ADMIN", "busybox", "sleep", "1000"];
+    let spoof =
+        ["run", "-d", "--name", "eg-sp", "--network", "eg-six", "--cap-add", "NET_ADMIN", "busybox", "sleep", "1000"];
     daemon.docker(&spoof).ok();
     assert!(reaches(&daemon, "eg-sp", REMOTE6, 80));
     let change = "ip -6 addr flush dev eth0 scope global; ip addr add fd00:e6::77/64 dev eth0; \

@@ -69,7 +69,9 @@ impl Machine {
         let far = "ip link set lo up; ip addr add 198.51.100.2/24 dev far; ip link set far up";
         let script = format!("{far}; ip route add default via 198.51.100.1");
         let id = machine.remote.id().to_string();
-        assert!(Command::new("nsenter").args(["-t", &id, "-n", "sh", "-ec", &script]).status().expect("runs").success());
+        assert!(
+            Command::new("nsenter").args(["-t", &id, "-n", "sh", "-ec", &script]).status().expect("runs").success()
+        );
         machine
     }
 
@@ -107,7 +109,8 @@ impl Machine {
         eventually("dockerd answers", || self.docker("version").0.then_some(()));
         let tar = tempfile::tempdir().expect("a folder");
         let image = std::fs::read(busybox_tar(tar.path())).expect("packed");
-        let load = format!("{} -H unix:///tmp/e/s import - busybox:latest", testkit::binaries().join("docker").display());
+        let load =
+            format!("{} -H unix:///tmp/e/s import - busybox:latest", testkit::binaries().join("docker").display());
         let mut child = self.command(&load).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("runs");
         child.stdin.take().expect("piped").write_all(&image).expect("written");
         assert!(child.wait().expect("ends").success());

@@ -122,7 +122,8 @@ fn a_thousand_published_ports_of_two_hundred_containers_come_and_go_without_a_st
             let range = format!("{first}-{}:80-82", first + 2);
             let (udp, one) = (format!("{}:53/udp", first + 3), format!("127.0.0.1:{}:83", first + 4));
             let network = if n % 2 == 0 { "bridge" } else { "mp-net" };
-            let line = ["run", "-d", "--name", &format!("mp-{n}"), "--network", network, "-p", &range, "-p", &udp, "-p", &one];
+            let line =
+                ["run", "-d", "--name", &format!("mp-{n}"), "--network", network, "-p", &range, "-p", &udp, "-p", &one];
             daemon.docker(&[&line[..], &["busybox", "sleep", "1000"]].concat()).ok();
         });
     };

@@ -120,8 +120,20 @@ fn daemon(folder: &Path) -> (Arc<Plugin>, Daemon) {
     (plugin, daemon)
 }
 
-const CREATE: [&str; 12] =
-    ["network", "create", "-d", "np", "--ipam-driver", "np", "-o", "a=b", "--ipam-opt", "c=d", "--subnet", "10.77.0.0/16"];
+const CREATE: [&str; 12] = [
+    "network",
+    "create",
+    "-d",
+    "np",
+    "--ipam-driver",
+    "np",
+    "-o",
+    "a=b",
+    "--ipam-opt",
+    "c=d",
+    "--subnet",
+    "10.77.0.0/16",
+];
 
 fn create(daemon: &Daemon, name: &str) {
     daemon.docker(&[&CREATE[..], &[name]].concat()).ok();
@@ -155,12 +167,12 @@ fn a_network_driver_and_an_address_manager_by_socket_connect_containers_in_docke
             ),
         ]
     );
-    let shown = "{{.Driver}} {{.Scope}} {{.IPAM.Driver}} {{.IPAM.Options.c}} {{.Options.a}} {{(index .IPAM.Config 0).Subnet}}";
+    let shown =
+        "{{.Driver}} {{.Scope}} {{.IPAM.Driver}} {{.IPAM.Options.c}} {{.Options.a}} {{(index .IPAM.Config 0).Subnet}}";
     assert_eq!(daemon.docker(&["network", "inspect", "-f", shown, "np-net"]).ok(), "np local np d b 10.77.0.0/16");
     assert!(daemon.docker(&["info", "-f", "{{json .Plugins.Network}}"]).ok().contains("\"np\""));
 
-    *plugin.join.lock().expect("not poisoned") =
-        json!({"StaticRoutes": [{"Destination": "10.78.0.0/16", "RouteType": 0, "NextHop": "10.77.0.1"},
+    *plugin.join.lock().expect("not poisoned") = json!({"StaticRoutes": [{"Destination": "10.78.0.0/16", "RouteType": 0, "NextHop": "10.77.0.1"},
             {"Destination": "10.79.0.0/16", "RouteType": 1}]});
     let network = "name=np-net,driver-opt=x=y";
     daemon
@@ -169,7 +181,8 @@ fn a_network_driver_and_an_address_manager_by_socket_connect_containers_in_docke
     let calls = plugin.taken();
     let names: Vec<&str> = calls.iter().map(|(m, _)| m.split('.').nth(1).unwrap_or_default()).collect();
     assert_eq!(names, ["RequestAddress", "CreateEndpoint", "Join", "ProgramExternalConnectivity"]);
-    let mac = calls[0].1["Options"]["com.docker.network.endpoint.macaddress"].as_str().expect("asked with it").to_owned();
+    let mac =
+        calls[0].1["Options"]["com.docker.network.endpoint.macaddress"].as_str().expect("asked with it").to_owned();
     let interface = json!({"Address": "10.77.0.2/16", "AddressIPv6": "", "MacAddress": mac});
     assert_eq!((&calls[1].1["Interface"], &calls[1].1["Options"]["x"]), (&interface, &json!("y")));
     let key = calls[2].1["SandboxKey"].as_str().expect("a path").to_owned();
@@ -177,7 +190,9 @@ fn a_network_driver_and_an_address_manager_by_socket_connect_containers_in_docke
     let ports = json!([{"Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": 8099, "HostPortEnd": 8099}]);
     assert_eq!(calls[3].1["Options"]["com.docker.network.portmap"], ports);
     let link = daemon.docker(&["exec", "np-one", "sh", "-c", "ip addr show np0; ip route"]).ok();
-    for part in [mac.as_str(), "10.77.0.2/16", "default via 10.77.0.1", "10.78.0.0/16 via 10.77.0.1", "10.79.0.0/16 dev np0"] {
+    for part in
+        [mac.as_str(), "10.77.0.2/16", "default via 10.77.0.1", "10.78.0.0/16 via 10.77.0.1", "10.79.0.0/16 dev np0"]
+    {
         assert!(link.contains(part), "{part} in {link}");
     }
     let shown = "{{with index .NetworkSettings.Networks \"np-net\"}}{{.IPAddress}} {{.Gateway}} {{.MacAddress}}{{end}}";
@@ -244,7 +259,10 @@ fn what_a_network_plugin_refuses_or_says_wrongly_fails_in_its_words_and_leaves_n
         (json!({"InterfaceName": {"SrcName": "no-such", "DstPrefix": "np"}}), "moving link no-such"),
         (json!({"InterfaceName": {"SrcName": "x", "DstPrefix": "../../x"}}), "invalid interface name"),
         (json!({"StaticRoutes": [{"Destination": "nonsense"}]}), "invalid static route"),
-        (json!({"StaticRoutes": [{"Destination": "10.9.0.0/16", "NextHop": "192.0.2.1"}]}), "failed to add static route 10.9.0.0/16"),
+        (
+            json!({"StaticRoutes": [{"Destination": "10.9.0.0/16", "NextHop": "192.0.2.1"}]}),
+            "failed to add static route 10.9.0.0/16",
+        ),
     ] {
         *plugin.join.lock().expect("not poisoned") = answer.clone();
         run("np-bad").fails(125, text);
@@ -252,7 +270,9 @@ fn what_a_network_plugin_refuses_or_says_wrongly_fails_in_its_words_and_leaves_n
     }
     *plugin.join.lock().expect("not poisoned") = Value::Null;
     run("np-good").ok();
-    daemon.docker(&["run", "--rm", "--network", "np-net", "--egress", "deny", "busybox", "true"]).fails(125, "bridge network");
+    daemon
+        .docker(&["run", "--rm", "--network", "np-net", "--egress", "deny", "busybox", "true"])
+        .fails(125, "bridge network");
     daemon.docker(&["network", "create", "-d", "nosuch", "xx"]).fails(1, "plugin \"nosuch\" not found");
     daemon.docker(&["network", "create", "--ipam-driver", "nosuch", "xx"]).fails(1, "plugin \"nosuch\" not found");
     daemon.docker(&["network", "rm", "np-net"]).ok();

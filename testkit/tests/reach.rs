@@ -304,8 +304,11 @@ fn every_kind_of_network_reaches_what_it_should_by_both_families_and_nothing_els
     let daemon = daemon(&[]);
     remote(&daemon);
     // A service of the other machine, which stands for the world.
-    let world = format!("cd {} && mkdir -p w && echo world >w/index.html && (nsenter -t {} -n busybox httpd -f -p '[::]:70' -h w >/dev/null 2>&1 & echo $! >w.pid)",
-        daemon.folder().display(), remote_pid(&daemon));
+    let world = format!(
+        "cd {} && mkdir -p w && echo world >w/index.html && (nsenter -t {} -n busybox httpd -f -p '[::]:70' -h w >/dev/null 2>&1 & echo $! >w.pid)",
+        daemon.folder().display(),
+        remote_pid(&daemon)
+    );
     daemon.inside("sh", &["-c", &world]).ok();
     let two = |name: &str, four: &str, six: &str, more: &[&str]| {
         let first = ["network", "create", "--ipv6", "--subnet", four, "--subnet", six];
@@ -314,14 +317,17 @@ fn every_kind_of_network_reaches_what_it_should_by_both_families_and_nothing_els
     two("rt-k1", "10.230.0.0/24", "fd00:77:a::/64", &[]);
     two("rt-k2", "10.231.0.0/24", "fd00:77:b::/64", &[]);
     two("rt-int", "10.232.0.0/24", "fd00:77:c::/64", &["--internal"]);
-    let at = |name: &str, network: &str, four: &str, six: &str| serve(&daemon, name, network, &["--ip", four, "--ip6", six]);
+    let at =
+        |name: &str, network: &str, four: &str, six: &str| serve(&daemon, name, network, &["--ip", four, "--ip6", six]);
     at("rt-a", "rt-k1", "10.230.0.10", "fd00:77:a::10");
     at("rt-b", "rt-k2", "10.231.0.10", "fd00:77:b::10");
     at("rt-c", "rt-int", "10.232.0.10", "fd00:77:c::10");
     let sleeper = |name: &str, network: &str| {
         daemon.docker(&["run", "-d", "--name", name, "--network", network, "busybox", "sleep", "1000"]).ok();
     };
-    for (name, network) in [("rt-1", "rt-k1"), ("rt-2", "rt-k2"), ("rt-i", "rt-int"), ("rt-n", "none"), ("rt-h", "host")] {
+    for (name, network) in
+        [("rt-1", "rt-k1"), ("rt-2", "rt-k2"), ("rt-i", "rt-int"), ("rt-n", "none"), ("rt-h", "host")]
+    {
         sleeper(name, network);
     }
     sleeper("rt-s", "container:rt-1");
@@ -412,9 +418,18 @@ fn the_rules_of_every_mode_are_as_recorded() {
         ("internal", vec!["--internal".to_owned()]),
         ("internal, isolated", vec!["--internal".to_owned(), "-o".to_owned(), format!("{MODE4}=isolated")]),
         ("without icc", vec!["-o".to_owned(), "com.docker.network.bridge.enable_icc=false".to_owned()]),
-        ("without masquerade", vec!["-o".to_owned(), "com.docker.network.bridge.enable_ip_masquerade=false".to_owned()]),
-        ("trusted interface", vec!["-o".to_owned(), "com.docker.network.bridge.trusted_host_interfaces=lan0".to_owned()]),
-        ("egress", vec!["--egress=deny".to_owned(), "--egress-allow=192.0.2.0/24:443,[2001:db8::/32]:53/udp".to_owned()]),
+        (
+            "without masquerade",
+            vec!["-o".to_owned(), "com.docker.network.bridge.enable_ip_masquerade=false".to_owned()],
+        ),
+        (
+            "trusted interface",
+            vec!["-o".to_owned(), "com.docker.network.bridge.trusted_host_interfaces=lan0".to_owned()],
+        ),
+        (
+            "egress",
+            vec!["--egress=deny".to_owned(), "--egress-allow=192.0.2.0/24:443,[2001:db8::/32]:53/udp".to_owned()],
+        ),
     ] {
         let more: Vec<&str> = more.iter().map(String::as_str).collect();
         create("gold0", "10.241.0.0/24", "fd00:77:e::/64", &more);

@@ -18,9 +18,9 @@ use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use wharf_oci::runtime::LinuxResources;
 use wharf_sys::clone::{Cloned, clone3, exit_now};
 
-use wharf_dbus::{Body, Call, Connection};
 use crate::file::get;
 use crate::{Cgroup, CgroupError, Layout, Mode};
+use wharf_dbus::{Body, Call, Connection};
 
 /// How long systemd may take for one job, as runc.
 const PATIENCE: Duration = Duration::from_secs(30);

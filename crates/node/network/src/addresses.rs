@@ -109,8 +109,7 @@ impl Networks {
         for subnet in subnets {
             let Some(pool) = &subnet.pool else { continue };
             let own = subnet.gateway.iter().chain(subnet.taken.values());
-            let mut outcomes: Vec<_> =
-                own.map(|a| Driver(&plugin).release_address(&pool.id, &a.to_string())).collect();
+            let mut outcomes: Vec<_> = own.map(|a| Driver(&plugin).release_address(&pool.id, &a.to_string())).collect();
             outcomes.push(Driver(&plugin).release_pool(&pool.id));
             for error in outcomes.into_iter().filter_map(Result::err) {
                 tracing::warn!(driver, %error, "cannot give an address pool back");

@@ -41,10 +41,10 @@ pub use hosts::{HostsEntry, hosts_file};
 pub use networks::{BridgeInfo, Networks};
 pub use rate::{Rate, RateError};
 pub use resolv::{ResolvMode, ResolvOptions, Server, resolv_conf, resolv_conf_path, upstreams};
-pub use zones::FirewalldState;
 pub use spec::{
     Addressing, BridgeDriver, DEFAULT_NETWORK, Driver, MacvlanDriver, NetworkSpec, RemoteDriver, Subnet, macvlan_mode,
 };
 pub use wharf_firewall::{GatewayMode, Protocol};
 pub use wharf_ipam::{Cidr, MacAddress};
 pub use wharf_netlink::route::MacvlanMode;
+pub use zones::FirewalldState;

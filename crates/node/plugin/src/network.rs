@@ -215,13 +215,7 @@ impl Driver<'_> {
     }
 
     /// Connects a container, whose namespace is at `sandbox`.
-    pub fn join(
-        &self,
-        network: &str,
-        endpoint: &str,
-        sandbox: &str,
-        options: &Options,
-    ) -> Result<Joined, PluginError> {
+    pub fn join(&self, network: &str, endpoint: &str, sandbox: &str, options: &Options) -> Result<Joined, PluginError> {
         self.ask("Join", &Call { network, endpoint, body: Join { sandbox_key: sandbox, options } })
     }
 

@@ -171,7 +171,8 @@ impl Engine {
         let net = blocking(move || Networks::open(network, specs, endpoints)).await?.map_err(OpenError::Network)?;
         let net = Arc::new(net);
         catalog.add_builtin(&config, net.bridge());
-        let volumes = Arc::new(Volumes::open(&config, store.clone(), events.clone(), registry.clone(), plugins.clone())?);
+        let volumes =
+            Arc::new(Volumes::open(&config, store.clone(), events.clone(), registry.clone(), plugins.clone())?);
         let saver = Arc::new(Saver::new(store.clone(), registry.clone(), shims.clone()));
         let execs = Arc::new(Execs::new(registry.clone(), events.clone()));
         let denials = Arc::new(Denials::new(registry.clone(), events.clone()));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use wharf_types::Timestamp;
 
-use crate::{FirewallInfo, StringMap};
 use crate::go::{empty, nil_or_empty};
+use crate::{FirewallInfo, StringMap};
 
 bodies! {
     /// A container's endpoint on one network: what was asked for, and what came of it.

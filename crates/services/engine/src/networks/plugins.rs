@@ -66,20 +66,22 @@ fn pool_requests(record: &NetworkRecord) -> Vec<PoolRequest> {
         if given.is_empty() {
             given.push(IpamConfig::default());
         }
-        requests.extend(given.into_iter().map(|range| PoolRequest {
-            driver: record.ipam_driver.clone(),
-            options: record.ipam_options.clone().unwrap_or_default(),
-            subnet: range.subnet,
-            range: range.ip_range,
-            gateway: range.gateway,
-            taken: range
-                .auxiliary_addresses
-                .into_iter()
-                .flatten()
-                .filter_map(|(name, a)| Some((name, a.parse().ok()?)))
-                .collect(),
-            ipv6,
-            no_gateway: record.options.values().any(|v| v == "isolated"),
+        requests.extend(given.into_iter().map(|range| {
+            PoolRequest {
+                driver: record.ipam_driver.clone(),
+                options: record.ipam_options.clone().unwrap_or_default(),
+                subnet: range.subnet,
+                range: range.ip_range,
+                gateway: range.gateway,
+                taken: range
+                    .auxiliary_addresses
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|(name, a)| Some((name, a.parse().ok()?)))
+                    .collect(),
+                ipv6,
+                no_gateway: record.options.values().any(|v| v == "isolated"),
+            }
         }));
     }
     requests
