@@ -127,7 +127,7 @@ impl Machine {
         said
     }
 
-    fn from_remote(&self, url: &str) -> String {
+    fn ask_from_afar(&self, url: &str) -> String {
         let id = self.remote.id().to_string();
         let out = Command::new("nsenter").args(["-t", &id, "-n", "curl", "-sS", "--max-time", "2", url]).output();
         String::from_utf8_lossy(&out.expect("runs").stdout).trim().to_owned()
@@ -148,7 +148,7 @@ impl Machine {
 
     /// What must hold whatever another firewall did.
     fn check(&self, when: &str) {
-        let get = |url: &str| self.from_remote(url);
+        let get = |url: &str| self.ask_from_afar(url);
         eventually(&format!("{when}: a published port from another machine"), || {
             (get("http://198.51.100.1:8080/") == "web").then_some(())
         });

@@ -189,3 +189,45 @@ fn an_ipv6_bridge_gives_addresses_and_publishes_on_ipv6() {
     let other = daemon.docker(&["run", "--rm", "busybox", "sh", "-c", &get(&address, 80)]);
     assert_eq!(other.ok(), "web");
 }
+
+#[test]
+fn a_port_is_free_again_as_soon_as_its_container_is_gone() {
+    let daemon = Daemon::start(DaemonOptions { own_network: true, ..Default::default() });
+    testkit::base_image(&daemon);
+    daemon.inside("ip", &["link", "set", "lo", "up"]).ok();
+    daemon.docker(&["network", "create", "pb-net"]).ok();
+    // The shim, which holds the port, ends a moment after its container.
+    for round in 0..60 {
+        let network = if round % 2 == 0 { "bridge" } else { "pb-net" };
+        let line = ["run", "--rm", "--network", network, "-p", "19999:80", "-p", "19999:80/udp", "busybox", "true"];
+        daemon.docker(&line).ok();
+    }
+    // Somebody else's port is told at once.
+    let stranger = std::fs::File::open(format!("/proc/{}/ns/net", daemon.pid())).expect("open");
+    let held = std::thread::spawn(move || {
+        use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+        use std::os::fd::AsFd;
+        move_into_link_name_space(stranger.as_fd(), Some(LinkNameSpaceType::Network)).expect("entered");
+        std::net::TcpListener::bind("0.0.0.0:19998").expect("bound")
+    });
+    let held = held.join().expect("bound");
+    daemon.docker(&["run", "--rm", "-p", "19998:80", "busybox", "true"]).fails(125, "address already in use");
+    drop(held);
+    daemon.docker(&["network", "rm", "pb-net"]).ok();
+}
+
+#[test]
+fn rules_of_xtables_legacy_are_told_of_since_nobody_else_can_change_them() {
+    if !std::path::Path::new("/usr/sbin/iptables-legacy").exists()
+        || !std::path::Path::new("/proc/net/ip_tables_names").exists()
+    {
+        return println!("SKIP: needs iptables-legacy, and a kernel that has it");
+    }
+    let daemon = daemon(&[]);
+    let warned = || daemon.docker(&["info", "-f", "{{.Warnings}}"]).ok().contains("legacy iptables rules are loaded");
+    assert!(!warned());
+    let legacy = |line: &str| daemon.inside("iptables-legacy", &line.split(' ').collect::<Vec<_>>()).ok();
+    legacy("-P FORWARD DROP");
+    assert!(warned());
+    legacy("-P FORWARD ACCEPT");
+}

@@ -291,11 +291,6 @@ impl Connection {
         std::mem::take(&mut self.signals)
     }
 
-    /// Reads the next message, whatever it is. Blocks until there is one, within the patience.
-    pub fn next(&mut self) -> io::Result<Message> {
-        self.receive()
-    }
-
     /// Calls a method and returns its answer.
     ///
     /// Errors: what came back as error, named as D-Bus names it.
@@ -337,7 +332,8 @@ impl Connection {
         }
     }
 
-    fn receive(&mut self) -> io::Result<Message> {
+    /// Reads the next message, whatever it is. Blocks until there is one, within the patience.
+    pub fn receive(&mut self) -> io::Result<Message> {
         let mut head = [0u8; 16];
         self.stream.read_exact(&mut head)?;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize;

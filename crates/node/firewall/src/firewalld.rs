@@ -81,7 +81,7 @@ impl Firewalld {
 
     /// Reads what came. Call it when the connection has something to read; one message a call.
     pub fn news(&mut self) -> io::Result<Option<News>> {
-        let message = self.bus.next()?;
+        let message = self.bus.receive()?;
         Ok(read(&message))
     }
 

@@ -51,6 +51,9 @@ pub struct PoolRequest {
     pub no_gateway: bool,
 }
 
+/// IPv4, IPv6 and Ethernet address of an endpoint.
+pub(crate) type Given = (Option<Cidr>, Option<Cidr>, Option<MacAddress>);
+
 fn wrong(method: &str, text: &str) -> NetworkError {
     PluginError::Answer { method: format!("{CAPABILITY}.{method}"), reason: format!("invalid address {text:?}") }.into()
 }
@@ -125,7 +128,7 @@ impl Shared {
         spec: &NetworkSpec,
         wanted: (Option<Ipv4Addr>, Option<Ipv6Addr>),
         mac: Option<MacAddress>,
-    ) -> Result<(Option<Cidr>, Option<Cidr>, Option<MacAddress>), NetworkError> {
+    ) -> Result<Given, NetworkError> {
         let Addressing::Plugin(name) = &spec.addressing else { return Ok((None, None, mac)) };
         let plugin = self.config.plugins.get(name, CAPABILITY)?;
         let needs_mac = spec.subnets.iter().any(|s| s.pool.as_ref().is_some_and(|p| p.needs_mac));

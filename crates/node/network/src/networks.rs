@@ -121,7 +121,7 @@ impl Networks {
         }
         let plan = plan(&config, opened.as_ref());
         let home = netns::current()?;
-        let zones = rules.as_ref().map(|_| Zones::start()).transpose()?;
+        let zones = rules.as_ref().map(|_| Zones::new()).transpose()?;
         let shared = Shared {
             bridge: opened,
             plan,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
@@ -12,6 +13,8 @@ use crate::{BoundPort, NetworkError, PortRequest, sysctl};
 
 /// Docker's backlog for published ports (Go's `listenerBacklog`, the usual somaxconn).
 const BACKLOG: i32 = 4096;
+/// How long a shim may take to end after its container.
+const PARTING: Duration = Duration::from_secs(2);
 
 /// Ports of this daemon's containers. The sockets themselves are held by the shims; this is what tells a port of ours
 /// from a port of someone else, and what remains when a kernel has no sockets for a protocol.
@@ -19,6 +22,8 @@ const BACKLOG: i32 = 4096;
 pub(crate) struct PortTable {
     taken: HashMap<(Protocol, u16), Vec<IpAddr>>,
     next: HashMap<Protocol, u16>,
+    /// Ports that were let go lately, by when: the shim of a container that is gone holds its sockets until it ends.
+    parting: HashMap<(Protocol, u16), Instant>,
 }
 
 /// A port with the socket that keeps it.
@@ -50,6 +55,9 @@ impl PortTable {
     /// Frees a port. One that is not taken changes nothing.
     pub(crate) fn release(&mut self, port: &BoundPort) {
         let key = (port.protocol, port.host_port);
+        if port.host_port > 0 {
+            self.parting.insert(key, Instant::now());
+        }
         if let Some(addresses) = self.taken.get_mut(&key) {
             if let Some(at) = addresses.iter().position(|a| *a == port.host_ip) {
                 addresses.swap_remove(at);
@@ -60,12 +68,20 @@ impl PortTable {
         }
     }
 
+    /// Whether the ports could not be reserved because a shim that is ending still holds one: it will be free in a moment.
+    pub(crate) fn is_parting(&self, error: &NetworkError, requests: &[PortRequest]) -> bool {
+        let late = |key| self.parting.get(&key).is_some_and(|at: &Instant| at.elapsed() < PARTING);
+        let one = |r: &PortRequest| r.host_port > 0 && (r.host_port..=r.host_port_end).any(|p| late((r.protocol, p)));
+        matches!(error, NetworkError::PortBind { errno: Errno::ADDRINUSE, .. }) && requests.iter().any(one)
+    }
+
     /// Reserves all requested ports, or none.
     pub(crate) fn reserve(
         &mut self,
         requests: &[PortRequest],
         owner: Owner<'_>,
     ) -> Result<Vec<Reserved>, NetworkError> {
+        self.parting.retain(|_, at| at.elapsed() < PARTING);
         let mut all = Vec::new();
         let both = !requests.is_empty() && ipv6_works();
         for request in requests {

@@ -1,6 +1,7 @@
 //! Publishing an endpoint's ports: sockets that reserve them, elements of the maps, relays for what NAT cannot serve.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use wharf_firewall::{GatewayMode, Protocol};
 use wharf_ipam::Cidr;
@@ -11,6 +12,9 @@ use crate::sandbox::{LINK, Sandbox};
 use crate::spec::DEFAULT_NETWORK;
 use crate::state::Net;
 use crate::{Attachment, BoundPort, Endpoint, EndpointRequest, NetworkError, PortRequest, Relay, Sockets, random};
+
+/// Between two looks at a port that is about to be free.
+const MOMENT: Duration = Duration::from_millis(1);
 
 pub(crate) fn addresses(endpoint: &Endpoint) -> Vec<IpAddr> {
     [endpoint.ipv4, endpoint.ipv6].into_iter().flatten().map(|c| c.address()).collect()
@@ -64,9 +68,9 @@ impl Networks {
         }
         let shared = &self.shared;
         shared.program(endpoint, requests)?;
-        let reserved = {
-            let mut state = lock(&shared.state);
-            let state = &mut *state;
+        let reserved = loop {
+            let mut guard = lock(&shared.state);
+            let state = &mut *guard;
             let net = state.nets.get(&endpoint.network);
             let Some(net) = net.filter(|n| n.mode(false).is_some() || n.mode(true).is_some()) else {
                 return Ok(Sockets::default());
@@ -74,10 +78,17 @@ impl Networks {
             let shown = endpoint.ipv4.or(endpoint.ipv6).map_or(Ipv4Addr::UNSPECIFIED.into(), |c| c.address());
             let families = families(net, endpoint.ipv4, endpoint.ipv6);
             let owner = Owner { name, endpoint: &endpoint.id, address: shown, binding: net.binding, families };
-            let reserved = state.ports.reserve(requests, owner)?;
+            let reserved = match state.ports.reserve(requests, owner) {
+                Err(e) if state.ports.is_parting(&e, requests) => {
+                    drop(guard);
+                    std::thread::sleep(MOMENT);
+                    continue;
+                }
+                other => other?,
+            };
             endpoint.ports = reserved.iter().map(|r| r.port).collect();
             endpoint.ports.extend(routed(net, endpoint, requests));
-            reserved
+            break reserved;
         };
         sort(&mut endpoint.ports);
         if let Err(e) = shared.publish(endpoint) {
@@ -136,13 +147,17 @@ impl Networks {
 impl Shared {
     pub(crate) fn finish(&self, mut sandbox: Sandbox, request: &EndpointRequest) -> Result<Attachment, NetworkError> {
         let id = random::id()?;
-        let reserved = {
+        let reserved = loop {
             let mut state = lock(&self.state);
             let binding = self.config.bridge.as_ref().and_then(|b| b.host_binding);
             let address = sandbox.ipv4.address();
             let owner = Owner { name: &request.name, endpoint: &id, address, binding, families: (true, true) };
             match state.ports.reserve(&request.ports, owner) {
-                Ok(reserved) => reserved,
+                Ok(reserved) => break reserved,
+                Err(e) if state.ports.is_parting(&e, &request.ports) => {
+                    drop(state);
+                    std::thread::sleep(MOMENT);
+                }
                 Err(e) => {
                     // Untouched so far: the next container takes it.
                     state.ready.push_front(sandbox);

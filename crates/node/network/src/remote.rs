@@ -14,6 +14,7 @@ use wharf_plugin::network::{CAPABILITY, Driver as Methods, Interface, Joined, Op
 use wharf_plugin::{Plugin, PluginError};
 use wharf_types::ContainerId;
 
+use crate::addresses::Given;
 use crate::networks::{Networks, Shared, lock};
 use crate::publish::addresses;
 use crate::sandbox::failed;
@@ -193,11 +194,7 @@ impl Shared {
     }
 
     /// Takes addresses from whoever has them.
-    pub(crate) fn take_addresses(
-        &self,
-        spec: &NetworkSpec,
-        request: &JoinRequest,
-    ) -> Result<(Option<Cidr>, Option<Cidr>, Option<MacAddress>), NetworkError> {
+    pub(crate) fn take_addresses(&self, spec: &NetworkSpec, request: &JoinRequest) -> Result<Given, NetworkError> {
         match &spec.addressing {
             Addressing::Plugin(_) => self.take_of_plugin(spec, (request.ipv4, request.ipv6), request.mac),
             Addressing::Nothing => Ok((None, None, request.mac)),

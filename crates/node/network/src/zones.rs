@@ -1,7 +1,7 @@
 //! Our bridges in firewalld's zone: a thread that talks to it, since a reload may take its time.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -28,7 +28,7 @@ struct Inbox {
     state: FirewalldState,
 }
 
-/// The thread; dropping it stops and joins it.
+/// The thread, where there is one; dropping it stops and joins it.
 pub(crate) struct Zones {
     inbox: Arc<Mutex<Inbox>>,
     wake: Arc<OwnedFd>,
@@ -40,22 +40,29 @@ fn lock(inbox: &Mutex<Inbox>) -> std::sync::MutexGuard<'_, Inbox> {
 }
 
 impl Zones {
-    /// Starts the thread. Without a bus it does nothing until it is woken.
-    pub(crate) fn start() -> Result<Zones, NetworkError> {
-        let io = |action, source| NetworkError::Io { action, subject: "firewalld thread".to_owned(), source };
+    /// Prepares the thread, which starts when there is a bus: most hosts have no firewalld, and many no bus.
+    pub(crate) fn new() -> Result<Zones, NetworkError> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let wake = Arc::new(eventfd(0, flags).map_err(|e| io("waking", e.into()))?);
-        let inbox = Arc::new(Mutex::new(Inbox::default()));
-        let thread = Thread { inbox: inbox.clone(), wake: wake.clone(), bus: None, zoned: Vec::new(), told: false };
-        let handle = std::thread::Builder::new()
-            .name("firewalld".into())
-            .stack_size(256 * 1024)
-            .spawn(move || thread.run())
-            .map_err(|e| io("starting", e))?;
-        Ok(Zones { inbox, wake, thread: Mutex::new(Some(handle)) })
+        let wake = eventfd(0, flags).map_err(|e| NetworkError::Io {
+            action: "waking",
+            subject: "firewalld thread".to_owned(),
+            source: e.into(),
+        })?;
+        Ok(Zones { inbox: Arc::default(), wake: Arc::new(wake), thread: Mutex::default() })
     }
 
     fn wake(&self) {
+        let mut handle = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if handle.is_none() && !lock(&self.inbox).stop && Path::new(BUS).exists() {
+            let (inbox, wake) = (self.inbox.clone(), self.wake.clone());
+            let thread = Thread { inbox, wake, bus: None, zoned: Vec::new(), told: false };
+            let builder = std::thread::Builder::new().name("firewalld".into()).stack_size(256 * 1024);
+            match builder.spawn(move || thread.run()) {
+                Ok(started) => *handle = Some(started),
+                Err(error) => tracing::warn!(%error, "cannot start the thread that talks to firewalld"),
+            }
+        }
+        drop(handle);
         // A full counter (EAGAIN) is a wake-up that was not yet seen.
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
@@ -134,11 +141,11 @@ impl Thread {
 
     fn settle(&mut self, bridges: &[String]) -> std::io::Result<()> {
         if self.bus.is_none() {
-            let socket = PathBuf::from(BUS);
+            let socket = Path::new(BUS);
             if !socket.exists() {
                 return Ok(());
             }
-            self.bus = Some(Firewalld::connect(&socket)?);
+            self.bus = Some(Firewalld::connect(socket)?);
         }
         let Some(bus) = &mut self.bus else { return Ok(()) };
         let here = bus.is_here()?;
