@@ -53,4 +53,4 @@ check 'nothing is left' '' "$(ls /home/user/state)"
 END
 chown -R 1000:1000 /home/user
 echo 0 >$groups/user/session/cgroup.procs 2>/dev/null
-sh -c "echo \$\$ >$groups/user/session/cgroup.procs; exec setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=/home/user USER=user sh /home/user/script"
+sh -c "echo \$\$ >$groups/user/session/cgroup.procs; exec /usr/bin/setpriv --reuid 1000 --regid 1000 --clear-groups env HOME=/home/user USER=user sh /home/user/script"

@@ -251,6 +251,10 @@ pub(crate) fn weight_of_shares(shares: u64) -> u64 {
 
 fn memory_v2(plan: &mut Plan, memory: &Memory) -> Result<(), CgroupError> {
     let limit = memory.limit.filter(|n| *n != 0);
+    // v1's kernel refuses what is less than "no limit" itself.
+    if let Some(wrong) = [memory.limit, memory.reservation, memory.swap].into_iter().flatten().find(|n| *n < -1) {
+        return Err(invalid("memory limit", wrong));
+    }
     // The specification's swap is memory plus swap; v2 counts swap alone.
     match (memory.swap.filter(|n| *n != 0), limit) {
         (Some(-1), _) | (None, Some(-1)) => plan.add("memory", "memory.swap.max", "max", Absent::Skip),
