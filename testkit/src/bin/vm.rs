@@ -1,4 +1,5 @@
 //! Runs a script in the virtual machine: `vm SCRIPT [HOST-FILE=GUEST-FILE …]`; its status and output become ours.
+//! With `VM_SYSTEMD` set, systemd is the guest's first process.
 
 use std::process::ExitCode;
 
@@ -8,7 +9,10 @@ fn main() -> ExitCode {
         eprintln!("usage: vm SCRIPT [HOST-FILE=GUEST-FILE …]");
         return ExitCode::from(2);
     };
-    let mut machine = testkit::vm::Machine::new().memory(3072).patience(std::time::Duration::from_secs(600));
+    let mut machine = testkit::vm::Machine::new().memory(3072).patience(std::time::Duration::from_secs(1200));
+    if std::env::var_os("VM_SYSTEMD").is_some() {
+        machine = machine.systemd();
+    }
     for pair in args {
         let Some((host, guest)) = pair.split_once('=') else {
             eprintln!("not HOST-FILE=GUEST-FILE: {pair}");
