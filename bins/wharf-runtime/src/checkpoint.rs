@@ -188,7 +188,11 @@ pub fn checkpoint(i: &Invocation) -> Result<u8, Error> {
             .rsplit_once(':')
             .ok_or_else(|| Error::Usage("Use --page-server ADDRESS:PORT to specify page server".to_owned()))?;
         let port: u16 = port.parse().map_err(|_| Error::Usage("Invalid port number".to_owned()))?;
-        words.extend(["--page-server", "--address", address, "--port"].map(str::to_owned));
+        // With lazy pages it is CRIU who serves, there.
+        if !i.is_set("lazy-pages") {
+            words.push("--page-server".to_owned());
+        }
+        words.extend(["--address", address, "--port"].map(str::to_owned));
         words.push(port.to_string());
     }
     let mut keep = Vec::new();
