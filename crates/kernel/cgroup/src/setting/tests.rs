@@ -39,7 +39,9 @@ fn swap_counts_memory_in_v1_and_not_in_v2() {
     let both = memory(Memory { limit: Some(64), swap: Some(100), ..Memory::default() });
     assert_eq!(lines(plan_v1(&both).unwrap()), ["memory.limit_in_bytes=64", "memory.memsw.limit_in_bytes=100"]);
     assert_eq!(lines(plan_v2(&both).unwrap()), ["memory.swap.max=36", "memory.max=64"]);
-    for wrong in [Memory { limit: Some(-2), ..Memory::default() }, Memory { reservation: Some(-5), ..Memory::default() }] {
+    for wrong in
+        [Memory { limit: Some(-2), ..Memory::default() }, Memory { reservation: Some(-5), ..Memory::default() }]
+    {
         assert!(plan_v2(&memory(wrong)).is_err());
     }
     let unlimited = memory(Memory { limit: Some(-1), ..Memory::default() });
