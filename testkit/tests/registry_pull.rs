@@ -463,3 +463,45 @@ fn kill_9_at_every_point_of_a_pull_leaves_a_store_that_the_next_pull_completes()
     };
     eventually("no layer stays", || (layers() == 0).then_some(()));
 }
+
+#[test]
+fn a_daemon_that_is_told_to_end_does_not_wait_for_a_pull() {
+    let (registry, mut daemon) = (Registry::plain(), daemon());
+    registry.put_image("app", "v1", "amd64", &[layer("slow", MIB), layer("done", MIB)]);
+    registry.judge(|ask| if ask.reads_blob() { Fate::Flawed(Flaw::Stall(100_000)) } else { Fate::Fair });
+    let session = daemon.session(testkit::Cli::Ours, &["pull", &registry.name("app:v1")]);
+    eventually("both are asked for", || {
+        (registry.asked().iter().filter(|a| a.reads_blob()).count() >= 2).then_some(())
+    });
+    let begun = std::time::Instant::now();
+    daemon.stop();
+    // Requests at work get five seconds.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(12), "{:?}", begun.elapsed());
+    session.finish();
+    registry.be_fair();
+    daemon.launch();
+    pull(&daemon, &registry, "app:v1").ok();
+    check_blobs(&daemon);
+}
+
+#[test]
+fn layers_are_unpacked_while_others_still_come() {
+    let (registry, daemon) = (Registry::plain(), daemon());
+    let image = registry.put_image("app", "v1", "amd64", &[layer("low", MIB), layer("high", 2 * MIB)]);
+    let low = image.layers[0].clone();
+    registry.judge(move |ask| {
+        if ask.reads_blob() && ask.path().ends_with(&low) { Fate::Flawed(Flaw::Stall(MIB / 2)) } else { Fate::Fair }
+    });
+    let session = daemon.session(testkit::Cli::Ours, &["pull", &registry.name("app:v1")]);
+    let overlay = daemon.data_root().join("overlay");
+    let unpacked = || {
+        let layers = std::fs::read_dir(&overlay).into_iter().flatten().flatten();
+        layers.map(|l| l.path().join("fs/high")).find(|f| f.metadata().is_ok_and(|m| m.len() as usize == 2 * MIB))
+    };
+    eventually("the upper layer is unpacked before the lower one has come", unpacked);
+    registry.be_fair();
+    session.signal(rustix::process::Signal::INT);
+    session.finish();
+    pull(&daemon, &registry, "app:v1").ok();
+    check_blobs(&daemon);
+}

@@ -148,7 +148,7 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
         builder_version: "2".to_owned(),
     };
     let authorization = Arc::new(Authorization::new(plugins, settings.list("authorization-plugin")));
-    let backends = backends::join(engine.clone(), authorization.clone());
+    let backends = backends::join(engine.clone(), authorization.clone(), settings.collection().clone());
     if let Some(listener) = metrics {
         let source = engine.clone();
         let text = Arc::new(move || wharf_engine::metrics::text(&source));

@@ -2,6 +2,7 @@
 
 mod authorization;
 mod backends;
+mod collection;
 mod config;
 mod daemon;
 mod flags;

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use wharf_error::{HasKind, Kind};
 
+use crate::collection::Policy;
 use crate::flags::{Effect, FLAGS, Flag, Form, by_key, by_letter, by_name};
 
 /// Why the daemon's configuration is not usable. Texts are dockerd's where it has them.
@@ -92,12 +93,18 @@ impl HasKind for SettingsError {
 #[derive(Debug, Default)]
 pub struct Settings {
     values: BTreeMap<&'static str, Vec<String>>,
+    collection: Policy,
 }
 
 impl Settings {
+    /// How much of the build cache stays.
+    pub fn collection(&self) -> &Policy {
+        &self.collection
+    }
+
     /// Reads the command line (without the program's name) and the configuration file it names.
     pub fn read(arguments: &[String]) -> Result<Self, SettingsError> {
-        let mut settings = Self { values: parse(arguments)? };
+        let mut settings = Self { values: parse(arguments)?, collection: Policy::default() };
         if !settings.switch("help") && !settings.switch("version") {
             settings.merge_file()?;
         }
@@ -118,7 +125,8 @@ impl Settings {
             }
             Err(e) => return Err(wrong(format!("open {path}: {e}"))),
         };
-        let from_file = parse_file(&text).map_err(wrong)?;
+        let (from_file, collection) = parse_file(&text).map_err(&wrong)?;
+        self.collection = collection;
         let both: Vec<String> = from_file.iter().filter_map(|(long, file)| self.conflict(long, file)).collect();
         if !both.is_empty() {
             let list = both.join(", ");
@@ -270,9 +278,9 @@ fn add(
 }
 
 /// Reads `daemon.json`; the error is the reason alone.
-fn parse_file(text: &str) -> Result<BTreeMap<&'static str, Vec<String>>, String> {
+fn parse_file(text: &str) -> Result<(BTreeMap<&'static str, Vec<String>>, Policy), String> {
     if text.trim().is_empty() {
-        return Ok(BTreeMap::new());
+        return Ok((BTreeMap::new(), Policy::default()));
     }
     let document: Value = serde_json::from_str(text).map_err(|e| match e.classify() {
         serde_json::error::Category::Eof => "invalid JSON: unexpected end of JSON input".to_owned(),
@@ -281,7 +289,7 @@ fn parse_file(text: &str) -> Result<BTreeMap<&'static str, Vec<String>>, String>
     let Value::Object(document) = document else {
         return Err("invalid JSON: json: cannot unmarshal into Go value of type config.Config".to_owned());
     };
-    let document = flatten(document)?;
+    let (document, collection) = flatten(document)?;
     let unknown: BTreeSet<&str> = document.keys().map(String::as_str).filter(|key| by_key(key).is_none()).collect();
     if !unknown.is_empty() {
         let list = unknown.into_iter().collect::<Vec<_>>().join(", ");
@@ -293,12 +301,12 @@ fn parse_file(text: &str) -> Result<BTreeMap<&'static str, Vec<String>>, String>
             values.insert(flag.long, texts(flag, key, value)?);
         }
     }
-    Ok(values)
+    Ok((values, collection))
 }
 
-/// Takes out what stands in objects of its own: `proxies`, whose entries are flags, and `builder`, whose limits this engine
-/// does not have.
-fn flatten(mut document: serde_json::Map<String, Value>) -> Result<serde_json::Map<String, Value>, String> {
+/// Takes out what stands in objects of its own: `proxies`, whose entries are flags, and `builder`.
+fn flatten(mut document: serde_json::Map<String, Value>) -> Result<(serde_json::Map<String, Value>, Policy), String> {
+    let mut collection = Policy::default();
     for key in ["proxies", "builder"] {
         match document.remove(key) {
             None | Some(Value::Null) => {}
@@ -309,13 +317,13 @@ fn flatten(mut document: serde_json::Map<String, Value>) -> Result<serde_json::M
                 }
                 document.extend(inner);
             }
-            Some(Value::Object(_)) => {}
+            Some(builder @ Value::Object(_)) => collection = Policy::read(builder)?,
             Some(_) => {
                 return Err(format!("invalid JSON: json: cannot unmarshal into Go struct field Config.{key}"));
             }
         }
     }
-    Ok(document)
+    Ok((document, collection))
 }
 
 /// A JSON value as the flag's texts.

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use wharf_api_server::ApiError;
-use wharf_api_server::backend::{BuildBackend, BuildQuery, Incoming, Outgoing, RegistryBackend, Reply, SessionHead};
+use wharf_api_server::backend::{
+    BuildBackend, BuildPrune, BuildQuery, Incoming, Outgoing, RegistryBackend, Reply, SessionHead,
+};
 use wharf_api_types::{self as api, query};
 use wharf_archive::{Compression, Decoder};
 use wharf_build::{
@@ -20,14 +22,24 @@ use wharf_error::Kind;
 
 use super::Joined;
 use super::bodies::BodyReader;
+use crate::collection::Policy;
 
-/// Most bytes of the build cache, unless the disk is so small that a tenth of it is less.
-const KEEP: u64 = 20 << 30;
+/// The builder, once it was needed, and how much of its cache stays.
+pub struct Opened {
+    builder: tokio::sync::OnceCell<(Arc<Builder>, Door)>,
+    collection: Policy,
+}
 
-/// The builder, once it was needed.
+impl Opened {
+    /// Nothing is opened yet.
+    pub fn new(collection: Policy) -> Self {
+        Self { builder: tokio::sync::OnceCell::new(), collection }
+    }
+}
+
+/// Builds.
 pub struct Building {
     joined: Joined,
-    opened: tokio::sync::OnceCell<(Arc<Builder>, Door)>,
     running: Mutex<HashMap<String, tokio::task::AbortHandle>>,
 }
 
@@ -107,19 +119,54 @@ impl Registry for Registries {
 impl Building {
     /// Nothing is opened yet.
     pub fn new(joined: Joined) -> Self {
-        Self { joined, opened: tokio::sync::OnceCell::new(), running: Mutex::default() }
+        Self { joined, running: Mutex::default() }
     }
 
     async fn open(&self) -> Result<&(Arc<Builder>, Door), ApiError> {
-        self.opened
+        self.joined.builder().await
+    }
+}
+
+impl Joined {
+    async fn builder(&self) -> Result<&(Arc<Builder>, Door), ApiError> {
+        self.1
+            .builder
             .get_or_try_init(|| async {
-                let joined = self.joined.clone();
+                let joined = self.clone();
                 let opening = tokio::task::spawn_blocking(move || open_builder(&joined));
                 let builder = opening.await.map_err(|e| ApiError::new(Kind::System, e.to_string()))?;
                 let builder = builder.map_err(|e| ApiError::of(&e))?;
                 Ok((builder.clone(), Door::new(builder)))
             })
             .await
+    }
+}
+
+impl Joined {
+    /// The build cache as `system df` shows it.
+    pub(super) async fn build_cache(&self) -> Result<Vec<api::BuildCache>, ApiError> {
+        let cache = self.builder().await?.0.cache.clone();
+        let imaged = self.engine().build.images.clone();
+        let list = move || {
+            cache.measure();
+            let records = cache.list();
+            let ids: HashMap<u64, String> = records.iter().map(|(id, r, _)| (r.snapshot.number, id.clone())).collect();
+            let imaged = imaged.snapshot_numbers();
+            let shown = records.into_iter().map(|(id, record, in_use)| api::BuildCache {
+                parents: record.snapshot.lowers.first().and_then(|n| ids.get(n)).map(|id| vec![id.clone()]),
+                r#type: record.kind,
+                description: record.description,
+                in_use,
+                shared: imaged.contains(&record.snapshot.number),
+                size: record.size.unwrap_or(0) as i64,
+                created_at: record.created,
+                last_used_at: Some(record.used),
+                usage_count: record.uses as i64,
+                id,
+            });
+            shown.collect()
+        };
+        tokio::task::spawn_blocking(list).await.map_err(|e| ApiError::new(Kind::System, e.to_string()))
     }
 }
 
@@ -140,7 +187,7 @@ fn open_builder(joined: &Joined) -> Result<Arc<Builder>, BuildError> {
         folder: parts.data_root.join("build"),
         steps_folder: parts.exec_root.join("steps"),
         told: Arc::new(move |name, action| told.images.tell_built(name, action)),
-        keep: if disk == 0 { KEEP } else { KEEP.min(disk / 10).max(1 << 30) },
+        rules: joined.1.collection.rules(disk),
     })
 }
 
@@ -203,10 +250,16 @@ impl BuildBackend for Building {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn prune(&self, all: bool, keep: Option<u64>, filters: api::Filters) -> Reply<'_, (Vec<String>, u64)> {
+    fn prune(&self, wanted: BuildPrune) -> Reply<'_, (Vec<String>, u64)> {
         Box::pin(async move {
             let (builder, _) = self.open().await?;
-            let mut wanted = Collect { all, keep, ..Collect::default() };
+            let BuildPrune { all, keep, filters, dry } = wanted;
+            let mut wanted = Collect { all, keep, dry, ..Collect::default() };
+            for age in filters.get("until").chain(filters.get("unused-for")) {
+                let seconds = crate::collection::seconds(age);
+                wanted.unused_for =
+                    Some(seconds.ok_or_else(|| ApiError::invalid(format!("invalid duration {age:?}")))?);
+            }
             wanted.kinds.extend(filters.get("type").map(str::to_owned));
             wanted.id = filters.get("id").next().map(str::to_owned);
             let cache = builder.cache.clone();

@@ -18,10 +18,11 @@ use wharf_engine::metrics::Action;
 use wharf_error::{HasKind, Kind};
 
 use crate::authorization::Authorization;
+use crate::collection::Policy;
 
-/// The engine behind every trait.
+/// The engine behind every trait, and the builder, once it was needed.
 #[derive(Clone)]
-pub struct Joined(Arc<Engine>);
+pub struct Joined(Arc<Engine>, Arc<build::Opened>);
 
 impl Joined {
     /// The engine.
@@ -31,8 +32,8 @@ impl Joined {
 }
 
 /// Makes the backends of an engine.
-pub fn join(engine: Arc<Engine>, authorizer: Arc<Authorization>) -> Backends {
-    let joined = Arc::new(Joined(engine));
+pub fn join(engine: Arc<Engine>, authorizer: Arc<Authorization>, collection: Policy) -> Backends {
+    let joined = Arc::new(Joined(engine, Arc::new(build::Opened::new(collection))));
     Backends {
         containers: joined.clone(),
         execs: joined.clone(),

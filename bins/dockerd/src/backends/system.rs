@@ -62,17 +62,21 @@ impl SystemBackend for Joined {
 
     fn disk_usage(&self, query: query::DiskUsage) -> Reply<'_, api::DiskUsage> {
         let engine = self.0.clone();
-        blocking(move || -> Result<_, ApiError> {
-            let more = wharf_image::More { shared: true, ..wharf_image::More::default() };
-            let rows = engine.images.list(&Default::default(), more).map_err(|e| ApiError::of(&e))?;
-            let images: Vec<_> = rows.iter().map(|row| summary(row, &engine.images)).collect();
-            Ok(api::DiskUsage {
-                layers_size: engine.images.usage().map_err(|e| ApiError::of(&e))? as i64,
-                images: query.images.then_some(images),
-                containers: query.containers.then(|| engine.lists.disk_usage()),
-                volumes: query.volumes.then(|| engine.volumes.disk_usage()),
-                build_cache: query.build_cache.then(Vec::new),
-            })
+        Box::pin(async move {
+            let build_cache = if query.build_cache { Some(self.build_cache().await?) } else { None };
+            let of_engine = blocking(move || -> Result<_, ApiError> {
+                let more = wharf_image::More { shared: true, ..wharf_image::More::default() };
+                let rows = engine.images.list(&Default::default(), more).map_err(|e| ApiError::of(&e))?;
+                let images: Vec<_> = rows.iter().map(|row| summary(row, &engine.images)).collect();
+                Ok(api::DiskUsage {
+                    layers_size: engine.images.usage().map_err(|e| ApiError::of(&e))? as i64,
+                    images: query.images.then_some(images),
+                    containers: query.containers.then(|| engine.lists.disk_usage()),
+                    volumes: query.volumes.then(|| engine.volumes.disk_usage()),
+                    build_cache: None,
+                })
+            });
+            Ok(api::DiskUsage { build_cache, ..of_engine.await? })
         })
     }
 

@@ -324,7 +324,20 @@ pub trait BuildBackend: Send + Sync {
     /// Cancels a build of the classic builder.
     fn cancel<'a>(&'a self, id: &'a str) -> Reply<'a, ()>;
     /// Collects parts of the cache: the ids, and the bytes.
-    fn prune(&self, all: bool, keep: Option<u64>, filters: api::Filters) -> Reply<'_, (Vec<String>, u64)>;
+    fn prune(&self, wanted: BuildPrune) -> Reply<'_, (Vec<String>, u64)>;
+}
+
+/// What of the build cache is to go.
+#[derive(Clone, Debug, Default)]
+pub struct BuildPrune {
+    /// Also what a build may use at once again.
+    pub all: bool,
+    /// Bytes that stay.
+    pub keep: Option<u64>,
+    /// Which parts.
+    pub filters: api::Filters,
+    /// Only tell what would go (a Wharf extra).
+    pub dry: bool,
 }
 
 /// Everything the server serves.

@@ -14,7 +14,7 @@ use crate::transport::Answer;
 use crate::{DistributionError, TransportError};
 
 /// Bytes of one range.
-const SEGMENT: u64 = 4 << 20;
+const SEGMENT: u64 = 2 << 20;
 /// Ranges of one blob at a time.
 const LANES: usize = 4;
 /// How long a stream is watched before it is judged.

@@ -329,6 +329,15 @@ impl Repository {
         self.put_document(document, bytes.into(), name).await
     }
 
+    /// Whether a tag means a document already, as the registry says by the digest. One that cannot or will not say is
+    /// told anew.
+    async fn means(&self, endpoint: &Endpoint, target: &str, document: &Descriptor) -> bool {
+        let ask = Ask::new(Method::HEAD, target.to_owned()).header(header::ACCEPT, ACCEPT);
+        let Ok(answer) = self.call(endpoint, &ask).await else { return false };
+        let said = answer.head.headers.get("docker-content-digest").and_then(|v| v.to_str().ok());
+        answer.head.status == StatusCode::OK && said == Some(document.digest.as_str())
+    }
+
     /// As [`Repository::send_document`], with bytes at hand.
     ///
     /// # Errors
@@ -341,6 +350,9 @@ impl Repository {
             if self.has(endpoint, ask).await? {
                 return Ok(());
             }
+        } else if self.means(endpoint, &target, document).await {
+            // Nothing to say: the tag means this already, and storing it again costs the registry a sync.
+            return Ok(());
         }
         let ask = Ask::new(Method::PUT, target)
             .header(header::CONTENT_TYPE, &document.media_type)

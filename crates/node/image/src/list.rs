@@ -174,8 +174,9 @@ pub(crate) fn list(state: &State, filters: &Filters) -> Result<Vec<Summary>, Ima
     let before = filters.before.iter().map(created).collect::<Result<Vec<_>, _>>()?.into_iter().min();
     let since = filters.since.iter().map(created).collect::<Result<Vec<_>, _>>()?.into_iter().max();
     let mut found = Vec::new();
+    let mut all = state.all_names();
     for image in state.images.values() {
-        let mut names = state.names(&image.id);
+        let mut names = all.remove(&image.id).unwrap_or_default();
         let age = before.is_none_or(|t| made(image) < t) && since.is_none_or(|t| made(image) > t);
         let age = age && filters.until.is_none_or(|t| image.added < t);
         let dangling = filters.dangling.is_none_or(|wanted| wanted == names.tags.is_empty());

@@ -33,7 +33,7 @@ use wharf_types::Digest;
 use crate::ImageError;
 
 const PIECE: usize = 512 << 10;
-const QUEUE: usize = 4;
+const QUEUE: usize = 3;
 
 /// What a pass found.
 pub(crate) struct Passed {

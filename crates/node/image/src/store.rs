@@ -70,15 +70,18 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The names of all images that have any: of many images at once, because each name is looked at only once.
+    pub(crate) fn all_names(&self) -> HashMap<&ImageId, Names> {
+        let mut of: HashMap<&ImageId, Vec<&Reference>> = HashMap::new();
+        for (name, tag) in &self.tags {
+            of.entry(&tag.id).or_default().push(name);
+        }
+        of.into_iter().map(|(id, names)| (id, names_of(id, names.into_iter().cloned()))).collect()
+    }
+
     /// The names of an image.
     pub(crate) fn names(&self, id: &ImageId) -> Names {
-        let tagged = self.tags.iter().filter(|(_, tag)| tag.id == *id).map(|(name, _)| name.clone());
-        let (digests, tags): (Vec<_>, Vec<_>) = tagged.partition(|name| name.tag().is_none());
-        let mut digests: Vec<_> =
-            digests.into_iter().chain(tags.iter().map(|name| name.with_digest(id.0.clone()))).collect();
-        digests.sort();
-        digests.dedup();
-        Names { tags, digests }
+        names_of(id, self.tags.iter().filter(|(_, tag)| tag.id == *id).map(|(name, _)| name.clone()))
     }
 
     pub(crate) fn held(&self, id: &ImageId) -> bool {
@@ -118,6 +121,15 @@ impl State {
             || self.images.values().any(|i| !without.contains(&i.id) && of_image(i))
             || self.leases.values().any(of_lease)
     }
+}
+
+fn names_of(id: &ImageId, tagged: impl Iterator<Item = Reference>) -> Names {
+    let (digests, tags): (Vec<_>, Vec<_>) = tagged.partition(|name| name.tag().is_none());
+    let mut digests: Vec<_> =
+        digests.into_iter().chain(tags.iter().map(|name| name.with_digest(id.0.clone()))).collect();
+    digests.sort();
+    digests.dedup();
+    Names { tags, digests }
 }
 
 /// An image that cannot be removed while this value lives. Take it before a container's record names the image and

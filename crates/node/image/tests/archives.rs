@@ -81,6 +81,19 @@ fn what_is_saved_loads_as_the_same_image_under_the_same_names() {
 
 /// The layout is that of dockerd 28.5 with the containerd image store, compared with one of its archives.
 #[test]
+fn what_is_saved_loaded_and_saved_again_is_the_same_archive() {
+    let one = Stage::new();
+    one.import("a:1", &tar_of(&[("etc/os", "wharf")]));
+    one.import_with("user/b:2", &gzip(&tar_of(&[("x", &"y".repeat(200_000))])), &["CMD [\"x\"]"]);
+    one.commit("a:1", "c:3");
+    let names = ["a:1", "user/b:2", "c:3"];
+    let saved = save(&one, &names);
+    let two = Stage::new();
+    load(&two, &saved).expect("loaded");
+    assert!(save(&two, &names) == saved, "the archives differ");
+}
+
+#[test]
 fn an_archive_has_the_files_that_docker_writes() {
     let stage = Stage::new();
     let image = stage.import("a:1", &tar_of(&[("a", "a")]));
@@ -308,5 +321,57 @@ proptest::proptest! {
             stage.images.remove(summary.image.id.as_str(), RemoveOptions { force: true, prune: true }, &|_| Vec::new()).expect("removed");
         }
         assert_eq!((stage.blobs(), stage.layers(), stage.ingests()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_folder_that_an_upper_layer_only_implies_is_as_in_the_lower_one_whichever_comes_first() {
+    use std::os::unix::fs::MetadataExt;
+    let entry = |name: &str, mode: u32, uid: u64, size: usize| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(if size == 0 { tar::EntryType::Directory } else { tar::EntryType::Regular });
+        header.set_mode(mode);
+        header.set_uid(uid);
+        header.set_gid(uid);
+        header.set_size(size as u64);
+        header.set_path(name).expect("short");
+        header.set_cksum();
+        header
+    };
+    let layer = |headers: &[tar::Header]| {
+        let mut archive = tar::Builder::new(Vec::new());
+        for header in headers {
+            let bytes = vec![b'x'; header.size().expect("size") as usize];
+            archive.append(header, bytes.as_slice()).expect("append");
+        }
+        archive.into_inner().expect("archive")
+    };
+    let big = 100 << 10;
+    let low = layer(&[entry("./", 0o750, 7, 0), entry("data/", 0o2710, 5, 0), entry("low", 0o644, 0, big)]);
+    let high = layer(&[entry("data/high", 0o600, 6, big)]);
+    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [digest(&low).to_string(), digest(&high).to_string()]}});
+    let config = serde_json::to_vec(&config).expect("json");
+    let list = br#"[{"Config": "c.json", "RepoTags": ["implied:1"], "Layers": ["low.tar", "high.tar"]}]"#;
+    // Layers come in either order: as the archive has them, and as the image has them.
+    for order in [["low.tar", "high.tar"], ["high.tar", "low.tar"]] {
+        let stage = Stage::new();
+        let bytes = |name: &str| if name == "low.tar" { &low[..] } else { &high[..] };
+        let files = [
+            (order[0], bytes(order[0])),
+            (order[1], bytes(order[1])),
+            ("c.json", &config[..]),
+            ("manifest.json", &list[..]),
+        ];
+        load(&stage, &archive(&files)).expect("loaded");
+        let image = stage.images.hold("implied:1").expect("image").image.clone();
+        let facts = |name: &str| {
+            let found = std::fs::metadata(stage.path(&image, name)).expect("stat");
+            (found.mode() & 0o7777, found.uid(), found.gid())
+        };
+        assert_eq!(facts("."), (0o750, 7, 7), "{order:?}");
+        assert_eq!(facts("data"), (0o2710, 5, 5), "{order:?}");
+        assert_eq!(facts("data/high"), (0o600, 6, 6), "{order:?}");
+        assert_eq!(stage.images.list(&Filters::default(), More::default()).expect("list").len(), 1);
     }
 }

@@ -175,6 +175,42 @@ fn layers_unpacked_and_packed_again_have_the_same_digest() {
     assert!(stage.seen(&view, "d1/only").is_none(), "whitened out by the last layer");
 }
 
+/// Folders of this machine's own Debian, as `cp -a` copies them: what packages really hold, with their owners, links and
+/// times.
+fn folders_of_this_machine() -> Vec<std::path::PathBuf> {
+    let size = |folder: &Path| {
+        let told = std::process::Command::new("du").arg("-sxk").arg(folder).output().expect("du");
+        String::from_utf8_lossy(&told.stdout).split('\t').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let mut found = Vec::new();
+    for parent in ["/etc", "/usr/share", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/share/doc", "/var/lib"] {
+        let mut folders: Vec<_> = fs::read_dir(parent).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        folders.retain(|folder| folder.symlink_metadata().is_ok_and(|m| m.is_dir()));
+        folders.sort();
+        found.extend(folders.into_iter().filter(|folder| (40..4_000).contains(&size(folder))).take(6));
+    }
+    found
+}
+
+#[test]
+fn twenty_folders_of_a_real_system_are_the_same_layers_again() {
+    let stage = Stage::new();
+    let folders = folders_of_this_machine();
+    assert!(folders.len() >= 20, "{folders:?}");
+    for (n, folder) in folders.iter().enumerate() {
+        let layer = layer_of(&stage, None, Packing::Zstd, |root| {
+            let copied = std::process::Command::new("cp").arg("-a").arg(folder).arg(root).status().expect("cp");
+            assert!(copied.success(), "{}", folder.display());
+        });
+        let (diff_id, blob) = (layer.diff_id.clone(), layer.blob.clone());
+        let image = assemble(&stage, None, layer, &format!("real:{n}"));
+        let snapshot = stage.images.snapshot(&image).expect("snapshot").expect("layers");
+        let difference = stage.snapshots.difference(&snapshot).expect("difference");
+        let again = stage.images.layer(&difference, Packing::Zstd).expect("layer");
+        assert_eq!((again.diff_id, again.blob), (diff_id, blob), "{}", folder.display());
+    }
+}
+
 #[test]
 fn sparse_files_stay_sparse() {
     use std::os::unix::fs::MetadataExt;

@@ -13,7 +13,7 @@ use wharf_snapshot::{Kept, Snapshot, Snapshotter};
 use wharf_types::{Digest, Reference};
 
 use crate::BuildError;
-use crate::cache::Cache;
+use crate::cache::{Cache, Collect};
 use crate::local::Pool;
 use crate::progress::Progress;
 use crate::request::Histories;
@@ -68,8 +68,8 @@ pub struct Parts {
     pub steps_folder: PathBuf,
     /// Told of images that were made: name or id, and action.
     pub told: Told,
-    /// Most bytes of the cache; what was used longest ago goes first.
-    pub keep: u64,
+    /// What is collected after each build, one rule after the other.
+    pub rules: Vec<Collect>,
 }
 
 /// The builder.

@@ -112,7 +112,7 @@ pub struct Collected {
 }
 
 /// What to collect.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collect {
     /// Also what a build may use at once again, not only what nothing stands on.
     pub all: bool,
@@ -124,6 +124,24 @@ pub struct Collect {
     pub kinds: Vec<String>,
     /// Only this id.
     pub id: Option<String>,
+    /// Bytes of the disk that should be free: where they are not, less stays than [`Collect::keep`] says.
+    pub free: Option<u64>,
+    /// Only say what would go.
+    pub dry: bool,
+}
+
+impl Collect {
+    /// With what stays lowered so that enough of the disk is free, of a cache of this size.
+    #[must_use]
+    pub fn with_free(&self, free: Option<u64>, size: u64) -> Self {
+        let lacking = match (self.free, free) {
+            (Some(wanted), Some(free)) => wanted.saturating_sub(free),
+            _ => 0,
+        };
+        let keep =
+            if lacking == 0 { self.keep } else { Some(size.saturating_sub(lacking).min(self.keep.unwrap_or(size))) };
+        Self { keep, ..self.clone() }
+    }
 }
 
 impl Cache {
@@ -298,7 +316,13 @@ impl Cache {
         }
     }
 
-    /// Collects what is wanted, the longest unused first, as long as nothing stands on it.
+    /// Bytes of all that is measured.
+    pub fn size(&self) -> u64 {
+        self.lock().nodes.values().filter_map(|n| n.record().size).sum()
+    }
+
+    /// Collects what is wanted, the longest unused first, as long as nothing stands on it. With [`Collect::dry`] it only
+    /// tells what that would be.
     ///
     /// # Errors
     /// The store is broken.
@@ -306,13 +330,16 @@ impl Cache {
         self.measure();
         let now = Timestamp::now().seconds();
         let mut gone = Vec::new();
+        // Of a dry run nothing is taken away: what would be is passed over.
+        let mut passed: HashSet<String> = HashSet::new();
         loop {
             let mut state = self.lock();
-            let total: u64 = state.nodes.values().filter_map(|n| n.record().size).sum();
+            let left = || state.nodes.values().filter(|n| !passed.contains(&n.id));
+            let total: u64 = left().filter_map(|n| n.record().size).sum();
             if wanted.keep.is_some_and(|keep| total <= keep) {
                 break;
             }
-            let below: HashSet<u64> = state.nodes.values().flat_map(|n| n.snapshot.lowers.clone()).collect();
+            let below: HashSet<u64> = left().flat_map(|n| n.snapshot.lowers.clone()).collect();
             let fits = |node: &&Arc<Node>| {
                 let record = node.record();
                 !below.contains(&node.snapshot.number)
@@ -321,8 +348,13 @@ impl Cache {
                     && (wanted.kinds.is_empty() || wanted.kinds.contains(&record.kind))
                     && wanted.id.as_ref().is_none_or(|id| node.id.starts_with(id.as_str()))
             };
-            let oldest = state.nodes.values().filter(fits).min_by_key(|n| n.record().used.unix_nanos()).cloned();
+            let oldest = left().filter(fits).min_by_key(|n| n.record().used.unix_nanos()).cloned();
             let Some(node) = oldest else { break };
+            if wanted.dry {
+                passed.insert(node.id.clone());
+                gone.push(Collected { id: node.id.clone(), record: node.record().clone() });
+                continue;
+            }
             state.nodes.remove(&node.id);
             state.keys.retain(|_, id| *id != node.id);
             drop(state);

@@ -12,7 +12,6 @@ use wharf_types::Timestamp;
 
 use crate::BuildError;
 use crate::builder::Builder;
-use crate::cache::Collect;
 use crate::export::{Exported, Exporter};
 use crate::frontend::{Frontend, Image, Outcome};
 use crate::job::{Job, Settings};
@@ -244,9 +243,12 @@ impl Builder {
     fn tidy(self: &Arc<Self>) {
         let builder = self.clone();
         let work = move || {
-            let wanted = Collect { all: true, keep: Some(builder.parts.keep), ..Collect::default() };
-            if let Err(error) = builder.cache.collect(&wanted) {
-                tracing::warn!(%error, "cannot collect old parts of the build cache");
+            let disk = rustix::fs::statvfs(&builder.parts.folder).ok();
+            for rule in &builder.parts.rules {
+                let free = disk.as_ref().map(|disk| disk.f_bavail * disk.f_frsize);
+                if let Err(error) = builder.cache.collect(&rule.with_free(free, builder.cache.size())) {
+                    tracing::warn!(%error, "cannot collect old parts of the build cache");
+                }
             }
         };
         drop(tokio::task::spawn_blocking(work));

@@ -3,7 +3,7 @@
 use http::StatusCode;
 use tokio::net::UnixStream;
 
-use crate::backend::{BuildQuery, SessionHead, Stdio};
+use crate::backend::{BuildPrune, BuildQuery, SessionHead, Stdio};
 use crate::call::{Call, Handled};
 use crate::detach::DetachKeys;
 use crate::hijack::{self, After, Takeover};
@@ -42,7 +42,11 @@ pub async fn handle(call: Call) -> Handled {
                 .find_map(|k| q.number(k).ok().flatten())
                 .and_then(|n| u64::try_from(n).ok())
                 .filter(|n| *n > 0);
-            let (ids, bytes) = call.backends.build.prune(q.flag("all"), keep, q.filters()?).await?;
+            let (ids, bytes) = call
+                .backends
+                .build
+                .prune(BuildPrune { all: q.flag("all"), keep, filters: q.filters()?, dry: q.flag("dry-run") })
+                .await?;
             let ids = Some(ids).filter(|i| !i.is_empty());
             Ok(respond::json(StatusCode::OK, &serde_json::json!({"CachesDeleted": ids, "SpaceReclaimed": bytes})))
         }

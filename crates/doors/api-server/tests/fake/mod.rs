@@ -484,7 +484,7 @@ impl BuildBackend for Fake {
         ok(())
     }
 
-    fn prune(&self, _: bool, _: Option<u64>, _: api::Filters) -> Reply<'_, (Vec<String>, u64)> {
+    fn prune(&self, _: BuildPrune) -> Reply<'_, (Vec<String>, u64)> {
         ok((Vec::new(), 0))
     }
 }

@@ -53,6 +53,7 @@ const BUILD: &[Flag] = &[
 
 const BUILDER_PRUNE: &[Flag] = &[
     flag("all", 'a', Kind::Bool, "", "Delete all unused cache, not only dangling parts"),
+    flag("dry-run", ' ', Kind::Bool, "", "Only show what would be deleted (Wharf)"),
     flag("filter", ' ', Kind::Filter, "", "Show only what fits (key=value)"),
     flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
     flag("keep-storage", ' ', Kind::Bytes, "", "Leave this much cache"),

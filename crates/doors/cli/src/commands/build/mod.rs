@@ -165,10 +165,14 @@ impl Drop for Scratch {
 pub fn prune(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let all = m.bool("all");
     let what = if all { "This will remove all build cache." } else { "This will remove all dangling build cache." };
-    if !super::prune::confirmed(m, what)? {
+    let dry = m.bool("dry-run");
+    if !dry && !super::prune::confirmed(m, what)? {
         return Ok(());
     }
-    let mut query = Query::new();
+    let mut query = Query::new().with_some("filters", &super::filters(&m.list("filter")));
+    if dry {
+        query = query.with("dry-run", "1");
+    }
     if all {
         query = query.with("all", "1");
     }
