@@ -1,8 +1,8 @@
 //! Request and answer bodies as the synchronous parts of the engine read and write them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::sync::mpsc;
 use wharf_api_server::ApiError;
 use wharf_api_server::backend::{Incoming, Outgoing};
@@ -21,17 +21,27 @@ impl BodyReader {
     }
 }
 
-impl Read for BodyReader {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+impl BufRead for BodyReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.rest.is_empty() {
             match self.chunks.blocking_recv() {
                 Some(Ok(chunk)) => self.rest = chunk,
                 Some(Err(e)) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, e.message)),
-                None => return Ok(0),
+                None => break,
             }
         }
-        let n = self.rest.len().min(out.len());
-        out[..n].copy_from_slice(&self.rest.split_to(n));
+        Ok(&self.rest)
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.rest.advance(n);
+    }
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let n = self.fill_buf()?.read(out)?;
+        self.consume(n);
         Ok(n)
     }
 }
@@ -43,7 +53,7 @@ pub struct BodyWriter {
 }
 
 /// Bytes that are sent at once.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = 256 << 10;
 
 impl BodyWriter {
     /// Writes to a client.

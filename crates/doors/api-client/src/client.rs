@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 
 use serde::de::DeserializeOwned;
 
+use crate::chunks::Chunks;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::host::Host;
@@ -20,6 +21,15 @@ pub enum Body<'a> {
     Json(Vec<u8>),
     /// A stream of unknown length, sent in chunks.
     Stream(&'a mut dyn Read),
+    /// As [`Body::Stream`], of what this writes.
+    Written(&'a mut dyn FnMut(&mut Chunks<'_>) -> io::Result<()>),
+}
+
+impl Body<'_> {
+    /// Whether it can be sent only once.
+    fn passes(&self) -> bool {
+        matches!(self, Body::Stream(_) | Body::Written(_))
+    }
 }
 
 /// One request.
@@ -84,6 +94,18 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Sets a body that is written while it is sent.
+    #[must_use]
+    pub fn written(
+        mut self,
+        content_type: &'static str,
+        body: &'a mut dyn FnMut(&mut Chunks<'_>) -> io::Result<()>,
+    ) -> Self {
+        self.body = Body::Written(body);
+        self.content_type = content_type;
+        self
+    }
+
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -126,7 +148,7 @@ impl<'a> Request<'a> {
             Body::Json(b) => {
                 head.push_str(&format!("Content-Type: {}\r\nContent-Length: {}\r\n", self.content_type, b.len()))
             }
-            Body::Stream(_) => {
+            Body::Stream(_) | Body::Written(_) => {
                 head.push_str(&format!("Content-Type: {}\r\nTransfer-Encoding: chunked\r\n", self.content_type));
             }
         }
@@ -359,7 +381,20 @@ impl Client {
         let sending = |source| Error::Transfer { operation: "sending the request", source };
         let head = request.head(prefix, self, upgrade);
         connection.write_all(&head).map_err(sending)?;
-        let Body::Stream(source) = &mut request.body else { return Ok(()) };
+        let source = match &mut request.body {
+            Body::None | Body::Json(_) => return Ok(()),
+            Body::Stream(source) => source,
+            Body::Written(write) => {
+                let mut chunks = Chunks::new(connection);
+                let written = write(&mut chunks).and_then(|()| chunks.end());
+                return match (written, chunks.failed) {
+                    (_, Some(io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)) => Ok(()),
+                    (Err(e), Some(_)) => Err(sending(e)),
+                    (Err(e), None) => Err(Error::Source(e)),
+                    (Ok(()), _) => Ok(()),
+                };
+            }
+        };
         let mut buffer = vec![0; 64 << 10];
         loop {
             let n = match source.read(&mut buffer) {
@@ -392,7 +427,7 @@ impl Client {
         };
         match head {
             Some(head) => Ok((head, connection)),
-            None if reused && !matches!(request.body, Body::Stream(_)) => {
+            None if reused && !request.body.passes() => {
                 let mut connection = Connection::open(&self.host)?;
                 self.write(&mut connection, request, prefix, false)?;
                 let head = connection.read_head()?.ok_or_else(closed)?;
@@ -435,7 +470,7 @@ impl Client {
     /// # Errors
     /// Those of connecting, and the daemon's own as [`Error::Daemon`].
     pub fn open(&self, mut request: Request<'_>) -> Result<Streamed, Error> {
-        if matches!(request.body, Body::Stream(_)) {
+        if request.body.passes() {
             self.settle()?;
         }
         let head_request = request.method == "HEAD";

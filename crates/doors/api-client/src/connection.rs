@@ -1,9 +1,12 @@
 //! One connection to a daemon, with what was read ahead of its use.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+
+use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::host::Host;
@@ -93,6 +96,20 @@ impl Connection {
         match &self.socket {
             Socket::Unix(s) => s.shutdown(Shutdown::Write),
             Socket::Tcp(s) => s.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Sends bytes of a file from where it stands, some of them at least.
+    pub(crate) fn send_file(&mut self, mut file: &File, most: u64) -> io::Result<u64> {
+        match rustix::fs::sendfile(self.as_fd(), file, None, usize::try_from(most).unwrap_or(usize::MAX)) {
+            // Some file systems cannot give their pages away.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let mut piece = vec![0; most.min(64 << 10) as usize];
+                let n = file.read(&mut piece)?;
+                self.write_all(&piece[..n])?;
+                Ok(n as u64)
+            }
+            sent => Ok(sent? as u64),
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! Source: the Engine API reference 1.51; RFC 9112 for HTTP/1.1.
 
+mod chunks;
 mod client;
 mod connection;
 mod error;
@@ -16,6 +17,7 @@ mod ssh;
 mod tls;
 mod version;
 
+pub use chunks::Chunks;
 pub use client::{Body, Client, Hijacked, Pending, Reply, Request, Streamed};
 pub use connection::Connection;
 pub use error::Error;

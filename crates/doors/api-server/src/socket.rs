@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -199,9 +200,8 @@ impl HyperIo {
     }
 }
 
-/// hyper reads into uninitialised memory, which safe code cannot fill by a system call; so bytes are read into the
-/// thread's buffer and copied from there.
-const READ_AT_ONCE: usize = 64 * 1024;
+/// A first line is read into the thread's buffer and escaped on its way from there.
+const READ_AT_ONCE: usize = 16 * 1024;
 
 thread_local! {
     static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_AT_ONCE].into_boxed_slice());
@@ -227,15 +227,17 @@ fn put_escaped(byte: u8, buf: &mut ReadBufCursor<'_>) {
 impl Read for HyperIo {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if !this.first_line {
+            return Pin::new(&mut TokioIo::new(Direct(&this.socket))).poll_read(cx, buf);
+        }
         // Escaping makes three bytes of one.
-        let room = if this.first_line { (buf.remaining() / 3).max(1) } else { buf.remaining() };
-        let limit = room.min(READ_AT_ONCE);
+        let limit = (buf.remaining() / 3).clamp(1, READ_AT_ONCE);
         loop {
             ready!(this.socket.poll_read_ready(cx))?;
             let read: io::Result<()> = BUFFER.with_borrow_mut(|space| {
                 let n = this.socket.try_read(&mut space[..limit])?;
-                let (line, rest) = space[..n].split_at(if this.first_line { end_of_line(&space[..n]) } else { 0 });
-                this.first_line &= rest.is_empty() && !line.ends_with(b"\n");
+                let (line, rest) = space[..n].split_at(end_of_line(&space[..n]));
+                this.first_line = rest.is_empty() && !line.ends_with(b"\n");
                 for byte in line {
                     put_escaped(*byte, &mut buf);
                 }
@@ -246,6 +248,26 @@ impl Read for HyperIo {
                 Ok(()) => return Poll::Ready(Ok(())),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+/// Reads into the memory that hyper has for it; `TokioIo` is what turns that into the buffer which tokio fills.
+struct Direct<'a>(&'a Socket);
+
+impl tokio::io::AsyncRead for Direct<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            let socket = self.0;
+            match each!(socket, s => s.try_read_buf(buf)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result.map(drop)),
             }
         }
     }

@@ -100,11 +100,21 @@ pub fn extract(
 
 /// How an archive is copied into a tree that is in use (`docker cp`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Copying {
+pub struct Copying<'a> {
     /// Who owns everything that is made, instead of whom the archive names.
     pub owner: Option<(u32, u32)>,
     /// Refuses to put a file in a directory's place and the other way round.
     pub keep_kinds: bool,
+    /// The first part of names and of what hard links name, and what it becomes.
+    pub renamed: Option<(&'a [u8], &'a [u8])>,
+}
+
+/// Gives a name another first part, if it has this one.
+fn rename(name: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    match name.strip_prefix(old) {
+        Some(rest) if rest.is_empty() || rest.starts_with(b"/") => [new, rest].concat(),
+        _ => name.to_vec(),
+    }
 }
 
 /// Extracts a tar stream into the directory `folder` of a tree in which links lead where they lead in that tree. What
@@ -116,7 +126,7 @@ pub fn copy_into(
     stream: &mut dyn BufRead,
     root: OwnedFd,
     folder: &Path,
-    how: Copying,
+    how: Copying<'_>,
 ) -> Result<Extracted, ArchiveError> {
     let folder = folder.strip_prefix("/").unwrap_or(folder).to_owned();
     unpack(stream, Root::new(root), folder, &[], Whiteouts::Keep, how)
@@ -128,7 +138,7 @@ fn unpack(
     base: PathBuf,
     parents: &[OwnedFd],
     whiteouts: Whiteouts,
-    how: Copying,
+    how: Copying<'_>,
 ) -> Result<Extracted, ArchiveError> {
     let parents = parents.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, 0).map(Root::new));
     let parents = parents.collect::<Result<_, _>>().map_err(|e| ArchiveError::Read(e.into()))?;
@@ -156,6 +166,12 @@ fn unpack(
         if let Some((uid, gid)) = how.owner {
             (entry.uid, entry.gid) = (uid, gid);
         }
+        if let Some((old, new)) = how.renamed {
+            entry.name = rename(&entry.name, old, new);
+            if entry.kind == EntryKind::HardLink {
+                entry.link = rename(&entry.link, old, new);
+            }
+        }
         extractor.take(&entry, &mut reader)?;
     }
     extractor.finish()
@@ -170,11 +186,14 @@ fn umask() -> u32 {
     mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o7777)
 }
 
-struct Extractor {
+/// A file whose removal takes time.
+const LARGE: i64 = 8 << 20;
+
+struct Extractor<'a> {
     root: Root,
     /// Where in the root the archive's own root is.
     base: PathBuf,
-    how: Copying,
+    how: Copying<'a>,
     parents: Vec<Root>,
     whiteouts: Whiteouts,
     umask: u32,
@@ -204,7 +223,7 @@ impl Place {
     }
 }
 
-impl Extractor {
+impl Extractor<'_> {
     fn take(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<(), ArchiveError> {
         self.done.entries += 1;
         let Some(place) = self.place(&entry.name)? else { return self.take_root(entry) };
@@ -446,7 +465,15 @@ impl Extractor {
     /// Removes what stands at a place. The open directory may be what a removed link led to, so it is opened anew.
     fn clear(&mut self, place: &Place) -> io::Result<()> {
         let folder = self.folder()?;
+        let held = openat(folder, &place.name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty());
         remove_tree(folder, &place.name)?;
+        if let Ok(held) = held
+            && fstat(&held).is_ok_and(|s| s.st_size >= LARGE && FileType::from_raw_mode(s.st_mode).is_file())
+        {
+            // The kernel gives the blocks and the memory of a file back with its last descriptor, and takes its time. A
+            // thread that cannot be had means only that it is done here.
+            let _ = std::thread::Builder::new().name("free".to_owned()).spawn(move || drop(held));
+        }
         self.last = None;
         self.enter(&place.folder)
     }
@@ -658,4 +685,16 @@ fn invalid(entry: &Entry, why: &'static str) -> ArchiveError {
 
 fn failed(action: &'static str, entry: &Entry, source: io::Error) -> ArchiveError {
     ArchiveError::Entry { action, path: shown(&entry.name), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::rename;
+
+    #[test]
+    fn only_the_first_part_of_a_name_is_renamed() {
+        assert_eq!(rename(b"a/a", b"a", b"b"), b"b/a");
+        assert_eq!(rename(b"ab/a", b"a", b"b"), b"ab/a");
+        assert_eq!(rename(b"./x", b".", b"b"), b"b/x");
+    }
 }

@@ -41,6 +41,20 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`ArchiveError::Write`]; [`ArchiveError::Source`] if the data is shorter than promised.
     pub fn entry(&mut self, entry: &Entry, data: &mut dyn Read) -> Result<(), ArchiveError> {
+        let size = self.head(entry)?;
+        if size > 0 {
+            self.copy(entry, size, data)?;
+            self.pad(size)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what stands before an entry's data, and says how many bytes of that must follow, from whoever has them, with
+    /// [`Writer::pad`] after them if there are any.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Write`].
+    pub fn head(&mut self, entry: &Entry) -> Result<u64, ArchiveError> {
         let records = pax_records(entry);
         if !records.is_empty() {
             let header = header(b"PaxHeaders.0/", b"", 0o644, records.len() as u64, b'x', entry);
@@ -59,11 +73,7 @@ impl<'a> Writer<'a> {
         };
         let size = if entry.kind == EntryKind::File { entry.size } else { 0 };
         self.write(&header(&entry.name, &entry.link, entry.mode, size, kind, entry))?;
-        if size > 0 {
-            self.copy(entry, size, data)?;
-            self.pad(size)?;
-        }
-        Ok(())
+        Ok(size)
     }
 
     fn copy(&mut self, entry: &Entry, mut left: u64, data: &mut dyn Read) -> Result<(), ArchiveError> {
@@ -99,7 +109,11 @@ impl<'a> Writer<'a> {
         self.out.write_all(bytes).map_err(ArchiveError::Write)
     }
 
-    fn pad(&mut self, size: u64) -> Result<(), ArchiveError> {
+    /// Fills the last block of an entry's data.
+    ///
+    /// # Errors
+    /// [`ArchiveError::Write`].
+    pub fn pad(&mut self, size: u64) -> Result<(), ArchiveError> {
         let padding = (size.wrapping_neg() % BLOCK as u64) as usize;
         self.write(&[0; BLOCK][..padding])
     }

@@ -1,7 +1,7 @@
 //! Looking at what runs in containers: processes and resource use.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use wharf_api_types::{
@@ -10,7 +10,7 @@ use wharf_api_types::{
 };
 use wharf_types::Timestamp;
 
-use crate::container::{Container, Registry, Task};
+use crate::container::{Container, Reading, Registry, Task};
 use crate::creator::tell;
 use crate::events::Events;
 use crate::{EngineError, blocking};
@@ -42,6 +42,10 @@ impl Processes {
     }
 
     /// Samples a container's resource use each second, or once. A container that does not run gives zeroes.
+    ///
+    /// One sample alone tells no rate, so one that is not part of a stream comes with an earlier reading: the last one that
+    /// anybody asked for, if it is recent, or one taken now, [`SHORT`] before the answer (Docker: a second or two before).
+    /// With `one_shot` it comes as it is and at once.
     pub fn stats(
         &self,
         name: &str,
@@ -51,18 +55,18 @@ impl Processes {
         let container = self.registry.find(name)?;
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
-            let mut previous = ContainerStats::default();
-            // Without a stream Docker primes with one sample, so that a rate can be worked out, unless `one-shot` is set.
-            let mut skip = !stream && !one_shot;
+            if !stream {
+                let sample = if one_shot { sample(&container, None).await.0 } else { compared(&container).await };
+                // The client may have left.
+                return drop(sender.send(Ok(sample)).await);
+            }
+            let mut previous: Option<Box<Reading>> = None;
             loop {
-                let sample = sample(&container, &previous).await;
-                let running = container.view().task.is_some();
-                let shown = !skip || !running;
-                if shown && (sender.send(Ok(sample.clone())).await.is_err() || !stream) {
+                let (shown, reading) = sample(&container, previous.as_deref()).await;
+                if sender.send(Ok(shown)).await.is_err() {
                     return;
                 }
-                skip = false;
-                previous = sample;
+                previous = reading;
                 let mut watch = container.watch();
                 tokio::select! {
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -73,6 +77,36 @@ impl Processes {
         });
         Ok(receiver)
     }
+}
+
+/// The least time over which a rate is told.
+const SHORT: Duration = Duration::from_millis(200);
+/// The longest: what a container did before is not what it does now.
+const LONG: Duration = Duration::from_secs(10);
+
+/// The last reading of a container, if it is of the process that runs now.
+fn last(container: &Container) -> Option<Box<Reading>> {
+    let pid = container.view().task.as_ref()?.pid;
+    let reading = container.reading.lock().unwrap_or_else(PoisonError::into_inner);
+    reading.clone().filter(|r| r.pid == pid)
+}
+
+/// A sample with the reading that it is compared with.
+async fn compared(container: &Container) -> ContainerStats {
+    let first = match last(container).filter(|r| r.taken.elapsed() < LONG) {
+        Some(reading) => reading,
+        None => match sample(container, None).await {
+            (_, Some(reading)) => reading,
+            (nothing, None) => return nothing,
+        },
+    };
+    // No time at all, if the last reading is old enough.
+    let mut watch = container.watch();
+    tokio::select! {
+        () = tokio::time::sleep(SHORT.saturating_sub(first.taken.elapsed())) => {}
+        _ = watch.wait_for(|v| v.removed) => {}
+    }
+    sample(container, Some(&first)).await.0
 }
 
 /// Picks the container's processes out of what ps printed.
@@ -96,21 +130,28 @@ fn rows(text: &str, pids: &[u32]) -> Result<ContainerTopResponse, EngineError> {
     Ok(ContainerTopResponse { processes, titles })
 }
 
-async fn sample(container: &Container, previous: &ContainerStats) -> ContainerStats {
+/// Reads what a container uses, and keeps the reading.
+async fn sample(container: &Container, previous: Option<&Reading>) -> (ContainerStats, Option<Box<Reading>>) {
     let view = container.view();
-    let mut stats = ContainerStats {
-        name: format!("/{}", view.record.name),
-        id: container.id.to_string(),
-        preread: previous.read,
-        precpu_stats: previous.cpu_stats.clone(),
-        ..ContainerStats::default()
-    };
-    let Some(task) = &view.task else { return stats };
+    let mut stats =
+        ContainerStats { name: format!("/{}", view.record.name), id: container.id.to_string(), ..Default::default() };
+    let Some(task) = &view.task else { return (stats, None) };
     // A shim that does not answer costs its own client only.
-    let Ok(raw) = task.shim.stats().await else { return stats };
+    let Ok(raw) = task.shim.stats().await else { return (stats, None) };
     stats.read = Timestamp::now();
-    stats.pids_stats = PidsStats { current: raw.pids.current, limit: raw.pids.limit };
+    let taken = Instant::now();
     stats.cpu_stats = cpu(&raw.cpu);
+    if let Some(previous) = previous.filter(|p| p.pid == task.pid) {
+        stats.preread = previous.at;
+        stats.precpu_stats = previous.cpu.clone();
+        // The kernel counts what the processors did in hundredths of a second, which is too coarse for a short while.
+        let passed = taken.duration_since(previous.taken).as_nanos() * u128::from(stats.cpu_stats.online_cpus);
+        let passed = u64::try_from(passed).unwrap_or(u64::MAX);
+        stats.precpu_stats.system_cpu_usage = stats.cpu_stats.system_cpu_usage.saturating_sub(passed);
+    }
+    let reading = Box::new(Reading { pid: task.pid, taken, at: stats.read, cpu: stats.cpu_stats.clone() });
+    *container.reading.lock().unwrap_or_else(PoisonError::into_inner) = Some(reading.clone());
+    stats.pids_stats = PidsStats { current: raw.pids.current, limit: raw.pids.limit };
     let memory_total = memory_total();
     stats.memory_stats = MemoryStats {
         usage: raw.memory.usage,
@@ -123,7 +164,7 @@ async fn sample(container: &Container, previous: &ContainerStats) -> ContainerSt
     if view.sandbox.is_some() {
         stats.networks = interfaces(task);
     }
-    stats
+    (stats, Some(reading))
 }
 
 fn cpu(raw: &wharf_cgroup::CpuStats) -> CpuStats {

@@ -4,16 +4,16 @@
 //! names that were rewritten here. Where things land follows `cp -a`, as moby's pkg/archive describes it.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, BufReader, BufWriter, Read};
+use std::io::{self, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use base64::Engine;
-use wharf_api_client::{Client, Query, Request};
+use wharf_api_client::{Chunks, Client, Query, Request};
 use wharf_api_types::PathStat;
-use wharf_archive::{Entry, EntryKind, Reader, Time, Whiteouts, Writer, extract};
+use wharf_archive::{Copying, Entry, EntryKind, Time, Writer, copy_into};
 
 use super::path as api_path;
 use crate::exit::{Exit, go_text, path_error};
@@ -143,16 +143,14 @@ fn from_container(shell: &Shell, container: &str, path: &str, target: &str, o: &
         Exit::new(format!("invalid output path: directory {} does not exist", crate::value::quoted(&landing.folder)))
     })?;
     let owner = (!o.archive).then(|| (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()));
-    let renamed = landing.name.map(|n| (base(&path).to_owned(), n));
-    let (read, write) = io::pipe()?;
-    let renamer = std::thread::spawn(move || rename_entries(&mut answer, write, renamed.as_ref(), owner));
-    let mut input = BufReader::with_capacity(256 << 10, read);
-    let extracted = extract(&mut input, OwnedFd::from(folder), &[], Whiteouts::Keep);
-    // The renamer ends when nobody reads on.
-    drop(input);
-    let copied = renamer.join().unwrap_or_else(|_| Err(Exit::new("copying ended early")));
-    extracted.map_err(|e| Exit::new(chain(&e)))?;
-    let copied = copied?;
+    let old = base(&path).as_bytes();
+    let renamed = landing.name.as_ref().map(|new| (old, new.as_bytes()));
+    let mut input = BufReader::with_capacity(1 << 20, Counted { inner: &mut answer, count: 0 });
+    let how = Copying { owner, keep_kinds: false, renamed };
+    copy_into(&mut input, OwnedFd::from(folder), Path::new(""), how).map_err(|e| Exit::new(chain(&e)))?;
+    // What follows the archive's end mark belongs to it.
+    io::copy(&mut input, &mut io::sink())?;
+    let copied = input.get_ref().count;
     if !o.quiet {
         shell.warn(&format!("Successfully copied {} to {target}", size::decimal_short(copied as f64)));
     }
@@ -173,42 +171,6 @@ fn chain(e: &dyn std::error::Error) -> String {
     wharf_error::Chain(e).to_string()
 }
 
-/// Copies an archive with its first part renamed, and everything owned by `owner` if given.
-fn rename_entries(
-    source: &mut impl Read,
-    target: io::PipeWriter,
-    renamed: Option<&(String, String)>,
-    owner: Option<(u32, u32)>,
-) -> Result<u64, Exit> {
-    let mut input = BufReader::with_capacity(256 << 10, Counted { inner: source, count: 0 });
-    let mut output = BufWriter::with_capacity(256 << 10, target);
-    let mut reader = Reader::new(&mut input);
-    let mut writer = Writer::new(&mut output);
-    while let Some(mut entry) = reader.entry().map_err(|e| Exit::new(chain(&e)))? {
-        if let Some((old, new)) = renamed {
-            entry.name = rename(&entry.name, old, new);
-            if entry.kind == EntryKind::HardLink {
-                entry.link = rename(&entry.link, old, new);
-            }
-        }
-        if let Some((uid, gid)) = owner {
-            (entry.uid, entry.gid) = (uid, gid);
-        }
-        writer.entry(&entry, &mut stream::EntryData(&mut reader)).map_err(|e| Exit::new(chain(&e)))?;
-    }
-    writer.finish().map_err(|e| Exit::new(chain(&e)))?;
-    // What follows the archive's end mark belongs to it.
-    io::copy(&mut input, &mut io::sink())?;
-    Ok(input.get_ref().count)
-}
-
-fn rename(name: &[u8], old: &str, new: &str) -> Vec<u8> {
-    match name.strip_prefix(old.as_bytes()) {
-        Some(rest) if rest.is_empty() || rest.starts_with(b"/") => [new.as_bytes(), rest].concat(),
-        _ => name.to_vec(),
-    }
-}
-
 fn to_container(shell: &Shell, source: &str, container: &str, path: &str, o: &Options) -> Result<(), Exit> {
     let client = shell.client()?;
     let mut path = absolute(path);
@@ -223,11 +185,10 @@ fn to_container(shell: &Shell, source: &str, container: &str, path: &str, o: &Op
         there = stat(client, container, &path)?;
     }
     let is_folder = there.as_ref().map(|s| s.mode & DIRECTORY != 0);
-    let put = |folder: &str, body: &mut dyn Read| {
+    let put = |folder: &str| {
         let query = Query::new().with("noOverwriteDirNonDir", "true").with("path", folder);
         let query = if o.archive { query.with("copyUIDGID", "true") } else { query };
-        let request = Request::new("PUT", api_path("containers", container, "/archive")).query(query);
-        client.call(request.stream("application/x-tar", body)).map(drop)
+        Request::new("PUT", api_path("containers", container, "/archive")).query(query)
     };
     let Some(local) = local else {
         if is_folder == Some(false) {
@@ -236,7 +197,8 @@ fn to_container(shell: &Shell, source: &str, container: &str, path: &str, o: &Op
                 crate::value::quoted(&format!("{container}:{path}"))
             )));
         }
-        return Ok(put(&path, &mut io::stdin().lock())?);
+        let mut input = io::stdin().lock();
+        return Ok(client.call(put(&path).stream("application/x-tar", &mut input)).map(drop)?);
     };
     let landing = landing(local.is_dir(), &path, is_folder)?;
     let name = match (&landing.name, base(source)) {
@@ -244,17 +206,19 @@ fn to_container(shell: &Shell, source: &str, container: &str, path: &str, o: &Op
         (None, "." | "..") => ".".to_owned(),
         (None, b) => b.to_owned(),
     };
-    let (read, write) = io::pipe()?;
-    let root = source.to_owned();
-    let packer = std::thread::spawn(move || pack(Path::new(&root), &name, &local, write));
-    let mut body = Counted { inner: read, count: 0 };
-    let sent = put(&landing.folder, &mut body);
-    let count = body.count;
-    // The packer ends when nobody reads on.
-    drop(body);
-    let packed = packer.join().unwrap_or_else(|_| Err(Exit::new("copying ended early")));
-    sent?;
-    packed?;
+    let (mut count, mut failure) = (0, None);
+    let mut body = |chunks: &mut Chunks<'_>| {
+        pack(Path::new(source), &name, &local, chunks).map_err(|e| {
+            failure = Some(e);
+            io::Error::other("the archive is not complete")
+        })?;
+        count = chunks.count();
+        Ok(())
+    };
+    match (client.call(put(&landing.folder).written("application/x-tar", &mut body)), failure) {
+        (Err(wharf_api_client::Error::Source(_)), Some(failure)) => return Err(failure),
+        (sent, _) => drop(sent?),
+    }
     if !o.quiet {
         let amount = size::decimal_short(count as f64);
         shell.warn(&format!("Successfully copied {amount} to {container}:{path}"));
@@ -277,14 +241,12 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// Packs a file or a tree under a new first name.
-fn pack(root: &Path, name: &str, metadata: &Metadata, target: io::PipeWriter) -> Result<(), Exit> {
-    let mut output = BufWriter::with_capacity(256 << 10, target);
-    let mut writer = Writer::new(&mut output);
-    pack_one(&mut writer, root, name.as_bytes(), metadata)?;
-    writer.finish().map_err(|e| Exit::new(chain(&e)))
+fn pack(root: &Path, name: &str, metadata: &Metadata, out: &mut Chunks<'_>) -> Result<(), Exit> {
+    pack_one(out, root, name.as_bytes(), metadata)?;
+    Writer::new(out).finish().map_err(|e| Exit::new(chain(&e)))
 }
 
-fn pack_one(writer: &mut Writer<'_>, path: &Path, name: &[u8], metadata: &Metadata) -> Result<(), Exit> {
+fn pack_one(out: &mut Chunks<'_>, path: &Path, name: &[u8], metadata: &Metadata) -> Result<(), Exit> {
     let shown = path.to_string_lossy();
     let kind = metadata.file_type();
     let entry_kind = match kind {
@@ -305,20 +267,27 @@ fn pack_one(writer: &mut Writer<'_>, path: &Path, name: &[u8], metadata: &Metada
     if matches!(entry_kind, EntryKind::Character | EntryKind::Block) {
         entry.device = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
     }
-    let mut none: &[u8] = &[];
+    let bare = |entry: &Entry, out: &mut Chunks<'_>| {
+        Writer::new(out).head(entry).map(drop).map_err(|e| Exit::new(chain(&e)))
+    };
     match entry_kind {
         EntryKind::File => {
-            let mut file = File::open(path).map_err(|e| path_error("open", &shown, &e))?;
-            writer.entry(&entry, &mut file).map_err(|e| Exit::new(chain(&e)))
+            let file = File::open(path).map_err(|e| path_error("open", &shown, &e))?;
+            bare(&entry, out)?;
+            if size > 0 {
+                out.file(&file, size).map_err(|e| path_error("read", &shown, &e))?;
+                Writer::new(out).pad(size).map_err(|e| Exit::new(chain(&e)))?;
+            }
+            Ok(())
         }
         EntryKind::Symlink => {
             let link = fs::read_link(path).map_err(|e| path_error("readlink", &shown, &e))?;
             entry.link = link.as_os_str().as_bytes().to_vec();
-            writer.entry(&entry, &mut none).map_err(|e| Exit::new(chain(&e)))
+            bare(&entry, out)
         }
         EntryKind::Directory => {
             entry.name.push(b'/');
-            writer.entry(&entry, &mut none).map_err(|e| Exit::new(chain(&e)))?;
+            bare(&entry, out)?;
             let mut children: Vec<_> = fs::read_dir(path)
                 .and_then(Iterator::collect::<io::Result<Vec<_>>>)
                 .map_err(|e| Exit::new(format!("reading {shown}: {}", go_text(&e))))?;
@@ -327,11 +296,11 @@ fn pack_one(writer: &mut Writer<'_>, path: &Path, name: &[u8], metadata: &Metada
                 let metadata = fs::symlink_metadata(child.path())
                     .map_err(|e| path_error("lstat", &child.path().to_string_lossy(), &e))?;
                 let name = [name, b"/", child.file_name().as_bytes()].concat();
-                pack_one(writer, &child.path(), &name, &metadata)?;
+                pack_one(out, &child.path(), &name, &metadata)?;
             }
             Ok(())
         }
-        _ => writer.entry(&entry, &mut none).map_err(|e| Exit::new(chain(&e))),
+        _ => bare(&entry, out),
     }
 }
 
@@ -350,12 +319,5 @@ mod tests {
         assert_eq!(message(landing(true, "/f", Some(false))), "cannot copy directory");
         assert_eq!(message(landing(false, "/f/", Some(false))), "not a directory");
         assert_eq!(message(landing(false, "/n/", None)), "no such directory");
-    }
-
-    #[test]
-    fn only_the_first_part_of_a_name_is_renamed() {
-        assert_eq!(rename(b"a/a", "a", "b"), b"b/a");
-        assert_eq!(rename(b"ab/a", "a", "b"), b"ab/a");
-        assert_eq!(rename(b"./x", ".", "b"), b"b/x");
     }
 }

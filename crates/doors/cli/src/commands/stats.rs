@@ -1,5 +1,7 @@
 //! `docker stats`.
 
+use std::time::{Duration, Instant};
+
 use wharf_api_client::{Client, Query, Request};
 use wharf_api_types::{ContainerStats, ContainerSummary};
 use wharf_template::Value;
@@ -23,8 +25,7 @@ const HEADERS: &[(&str, &str)] = &[
     ("PIDs", "PIDS"),
 ];
 
-/// `docker stats`. Without `--no-stream`, readings are printed one after another until the command is interrupted; each
-/// takes the second over which the daemon measures.
+/// `docker stats`. Without `--no-stream`, readings are printed each second until the command is interrupted.
 pub fn stats(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let client = shell.client()?;
     let once = m.bool("no-stream");
@@ -36,6 +37,7 @@ pub fn stats(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         headers: HEADERS,
     };
     loop {
+        let began = Instant::now();
         let names = if m.args.is_empty() { running(client, m.bool("all"))? } else { m.args.clone() };
         let rows = readings(client, &names, m.bool("no-trunc"))?;
         let text = listing.render(&rows)?;
@@ -44,9 +46,8 @@ pub fn stats(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         }
         // Home, the text with the rest of each old line cleared, then all below it cleared.
         shell.print(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")))?;
-        if names.is_empty() {
-            std::thread::sleep(std::time::Duration::from_secs(1));
-        }
+        // Other daemons take a second or two for an answer.
+        std::thread::sleep(Duration::from_secs(1).saturating_sub(began.elapsed()));
     }
 }
 
@@ -56,7 +57,7 @@ fn running(client: &Client, all: bool) -> Result<Vec<String>, Exit> {
     Ok(containers.into_iter().map(|c| c.id).collect())
 }
 
-/// Reads all containers at once: each answer takes a second.
+/// Reads all containers at once: each answer takes the while over which the daemon measures.
 fn readings(client: &Client, names: &[String], full: bool) -> Result<Vec<Value>, Exit> {
     client.settle()?;
     let mut pending = Vec::with_capacity(names.len());

@@ -1,5 +1,7 @@
 //! Times and spans for people, and the times people write.
 
+use std::sync::LazyLock;
+
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
@@ -29,8 +31,19 @@ pub fn ago(seconds: i64) -> String {
     format!("{} ago", span(Timestamp::now().as_second() - seconds))
 }
 
+/// The machine's zone. Read from its file: looking its name up in the zone database, as the library does, reads all
+/// folders of that, which takes longer than the rest of a `docker ps`.
+fn zone() -> TimeZone {
+    static ZONE: LazyLock<TimeZone> = LazyLock::new(|| {
+        let unnamed = || std::env::var_os("TZ").is_none().then(|| std::fs::read("/etc/localtime").ok()).flatten();
+        let read = unnamed().and_then(|bytes| TimeZone::tzif("Local", &bytes).ok());
+        read.or_else(|| TimeZone::try_system().ok()).unwrap_or(TimeZone::UTC)
+    });
+    ZONE.clone()
+}
+
 fn local(t: Timestamp) -> Zoned {
-    t.to_zoned(TimeZone::try_system().unwrap_or(TimeZone::UTC))
+    t.to_zoned(zone())
 }
 
 /// A time as Go prints it in the local zone: `2006-01-02 15:04:05 +0100 CET`.
@@ -96,9 +109,9 @@ fn seconds(nanos: i128) -> String {
 fn local_time(text: &str) -> Option<Timestamp> {
     for format in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H"] {
         if let Ok(t) = jiff::civil::DateTime::strptime(format, text) {
-            return t.to_zoned(TimeZone::try_system().unwrap_or(TimeZone::UTC)).ok().map(|z| z.timestamp());
+            return t.to_zoned(zone()).ok().map(|z| z.timestamp());
         }
     }
     let day = jiff::civil::Date::strptime("%Y-%m-%d", text.strip_suffix('Z').unwrap_or(text)).ok()?;
-    day.to_zoned(TimeZone::try_system().unwrap_or(TimeZone::UTC)).ok().map(|z| z.timestamp())
+    day.to_zoned(zone()).ok().map(|z| z.timestamp())
 }

@@ -10,4 +10,4 @@ pub use record::{ContainerRecord, LastRun};
 pub(crate) use records::Records;
 pub use registry::{LookupError, Registry};
 pub use sandbox::Sandbox;
-pub use view::{Container, RunState, Status, Task, View};
+pub use view::{Container, Reading, RunState, Status, Task, View};

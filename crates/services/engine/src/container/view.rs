@@ -155,7 +155,22 @@ pub struct Container {
     pub stops: AtomicU32,
     /// How many clients are on their way to its streams.
     pub attaching: watch::Sender<u32>,
+    /// The last reading of what it uses.
+    pub reading: std::sync::Mutex<Option<Box<Reading>>>,
     view: watch::Sender<Arc<View>>,
+}
+
+/// A reading of a container's processor time, from which the next one tells a rate.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// The process that the container was then.
+    pub pid: u32,
+    /// By the clock that never jumps.
+    pub taken: std::time::Instant,
+    /// By the clock on the wall.
+    pub at: wharf_types::Timestamp,
+    /// What was read.
+    pub cpu: wharf_api_types::CpuStats,
 }
 
 impl Container {
@@ -167,6 +182,7 @@ impl Container {
             lock: Arc::default(),
             stops: AtomicU32::new(0),
             attaching: watch::Sender::new(0),
+            reading: std::sync::Mutex::default(),
             view: watch::Sender::new(Arc::new(view)),
         }
     }

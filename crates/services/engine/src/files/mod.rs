@@ -4,7 +4,7 @@ mod tree;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ impl Files {
         name: &str,
         path: &str,
         options: CopyOptions,
-        body: impl Read + Send + 'static,
+        body: impl BufRead + Send + 'static,
     ) -> Result<(), EngineError> {
         let container = self.registry.find(name)?;
         let guard = container.view().task.is_none().then(|| container.lock.clone().lock_owned());
@@ -298,7 +298,7 @@ fn extract(
     path: &str,
     user: Option<&str>,
     options: CopyOptions,
-    body: impl Read,
+    body: impl BufRead,
 ) -> Result<(), EngineError> {
     use std::os::fd::AsFd;
     match tree.writable(folder.as_fd()).map_err(EngineError::ContainerFiles)? {
@@ -315,10 +315,13 @@ fn extract(
         None => None,
     };
     let (compression, stream) = Compression::peek(body)?;
-    let decoder = Decoder::new(compression, BufReader::with_capacity(64 << 10, stream))?;
-    let mut stream = BufReader::with_capacity(64 << 10, decoder);
+    // A plain archive is written to the files out of the buffers that it came in.
+    let mut stream: Box<dyn BufRead> = match compression {
+        Compression::None => Box::new(stream),
+        packed => Box::new(BufReader::with_capacity(64 << 10, Decoder::new(packed, stream)?)),
+    };
     let root = tree.root.directory(Path::new("")).map_err(EngineError::ContainerFiles)?;
-    let how = Copying { owner, keep_kinds: options.keep_kinds };
+    let how = Copying { owner, keep_kinds: options.keep_kinds, renamed: None };
     copy_into(&mut stream, root, Path::new(path), how)?;
     // What follows the archive's end mark belongs to it; a client whose body is not read to the end fails.
     io::copy(&mut stream, &mut io::sink()).map_err(|e| EngineError::Archive(ArchiveError::Read(e)))?;
