@@ -267,9 +267,8 @@ fn pack_one(out: &mut Chunks<'_>, path: &Path, name: &[u8], metadata: &Metadata)
     if matches!(entry_kind, EntryKind::Character | EntryKind::Block) {
         entry.device = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
     }
-    let bare = |entry: &Entry, out: &mut Chunks<'_>| {
-        Writer::new(out).head(entry).map(drop).map_err(|e| Exit::new(chain(&e)))
-    };
+    let bare =
+        |entry: &Entry, out: &mut Chunks<'_>| Writer::new(out).head(entry).map(drop).map_err(|e| Exit::new(chain(&e)));
     match entry_kind {
         EntryKind::File => {
             let file = File::open(path).map_err(|e| path_error("open", &shown, &e))?;
