@@ -11,7 +11,7 @@ use crate::Daemon;
 ///
 /// # Panics
 /// When it is not installed.
-fn busybox() -> PathBuf {
+pub fn busybox() -> PathBuf {
     let places = ["/bin/busybox", "/usr/bin/busybox"].map(PathBuf::from);
     let found = places.into_iter().find(|p| p.exists());
     found.expect("busybox is missing: apt-get install busybox-static")

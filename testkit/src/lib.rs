@@ -8,6 +8,7 @@ pub mod build;
 mod client;
 mod daemon;
 mod image;
+pub mod moby;
 pub mod plugin;
 pub mod registry;
 mod residue;
@@ -17,7 +18,7 @@ mod wait;
 
 pub use client::{Cli, Outcome, Session, run};
 pub use daemon::{Daemon, DaemonOptions};
-pub use image::{base_image, busybox_tar};
+pub use image::{base_image, busybox, busybox_tar};
 pub use residue::Residue;
 pub use rest::{Response, Rest};
 pub use wait::{DEADLINE, eventually};

@@ -104,7 +104,8 @@ fn client(rest: &Rest, number: u64, stop: &AtomicBool, done: &AtomicU64) -> BTre
         let there = state(rest, &name);
         let expected: Vec<State> = match wanted {
             Some(wanted) if sure => vec![wanted],
-            // The daemon died on the way: it may have happened, or not.
+            // The daemon died on the way: it may have happened, or not, or so far that the process was killed.
+            Some(State::Absent) if before == State::Running => vec![before, State::Exited, State::Absent],
             Some(wanted) => vec![before, wanted],
             None => vec![before],
         };

@@ -113,3 +113,85 @@ fn a_stopped_shim_blocks_nobody_else() {
     });
     daemon.docker(&["rm", "-f", "stuck", "free"]).ok();
 }
+
+/// Bytes of one line of the long log: a number and filling.
+const LINE: usize = 4000;
+
+/// The largest that a process has been, in kilobytes of resident memory.
+fn peak(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = text.lines().find(|l| l.starts_with("VmHWM:")).expect("a size");
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+}
+
+/// Reads lines of the long log from a client's output and checks each; returns how many came.
+fn check_lines(mut source: impl Read) -> usize {
+    let (mut buffer, mut have, mut next) = (vec![0; 256 * LINE], 0, 0);
+    loop {
+        let n = source.read(&mut buffer[have..]).expect("read");
+        have += n;
+        let whole = have / LINE * LINE;
+        for line in buffer[..whole].chunks_exact(LINE) {
+            let number: usize = std::str::from_utf8(&line[..8]).ok().and_then(|t| t.parse().ok()).expect("a number");
+            assert_eq!(number, next, "a line is missing or came twice");
+            assert!(line[8..LINE - 1].iter().all(|byte| *byte == b'x') && line[LINE - 1] == b'\n', "line {next} is torn");
+            next += 1;
+        }
+        buffer.copy_within(whole..have, 0);
+        have -= whole;
+        if n == 0 {
+            assert_eq!(have, 0, "the last line is torn");
+            return next;
+        }
+    }
+}
+
+#[test]
+fn no_byte_of_a_huge_log_is_lost_and_nobody_s_memory_grows() {
+    // 10 GB in the long tier.
+    let lines = if std::env::var_os("WHARF_LONG").is_some() { 2_500_000 } else { 25_000 };
+    let daemon = Daemon::with_image();
+    let awk = format!(
+        "BEGIN {{ s = sprintf(\"%{}s\", \"\"); gsub(\" \", \"x\", s); for (i = 0; i < {lines}; i++) printf \"%08d%s\\n\", i, s }}",
+        LINE - 9
+    );
+    let script = format!("read go; awk '{awk}'");
+    daemon.docker(&["run", "-d", "-i", "--name", "huge", "--log-opt", "max-size=-1", "busybox", "sh", "-c", &script]).ok();
+    let id = daemon.docker(&["inspect", "-f", "{{.Id}}", "huge"]).ok();
+    let shim = std::fs::read_to_string(daemon.exec_root().join("tasks").join(&id).join("shim.pid")).expect("a shim");
+    let shim: u32 = shim.trim().parse().expect("its id");
+    let rest = daemon.rest();
+    // One follows and never reads, one follows and reads all, one attaches only to start it.
+    let idle = rest.open("GET", "/v1.51/containers/huge/logs?follow=1&stdout=1", &[], b"").expect("answered");
+    let mut follow = daemon.client(testkit::Cli::Ours, &["logs", "-f", "huge"]);
+    let mut following = follow.stdout(std::process::Stdio::piped()).spawn().expect("started");
+    let output = following.stdout.take().expect("piped");
+    let reader = std::thread::spawn(move || check_lines(output));
+    let mut starter = daemon.session(testkit::Cli::Ours, &["attach", "--sig-proxy=false", "huge"]);
+    starter.send(b"go\n");
+    let mut largest = 0;
+    while !reader.is_finished() {
+        // It goes with its container's end.
+        largest = largest.max(resident_or(shim));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(reader.join().expect("the reader"), lines);
+    assert!(following.wait().expect("ended").success());
+    assert!(largest < 40 << 10, "the shim: {largest} kB");
+    assert!(peak(daemon.pid()) < 150 << 10, "dockerd: {} kB", peak(daemon.pid()));
+    drop((idle, starter));
+    // And all of it is there afterwards.
+    let mut again = daemon.client(testkit::Cli::Ours, &["logs", "huge"]);
+    let mut reading = again.stdout(std::process::Stdio::piped()).spawn().expect("started");
+    assert_eq!(check_lines(reading.stdout.take().expect("piped")), lines);
+    assert!(reading.wait().expect("ended").success());
+    assert!(peak(daemon.pid()) < 150 << 10, "dockerd: {} kB", peak(daemon.pid()));
+    daemon.docker(&["rm", "-f", "huge"]).ok();
+}
+
+/// Resident memory of a process that may have ended.
+fn resident_or(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find(|l| l.starts_with("VmRSS:"));
+    line.and_then(|l| l.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0)
+}

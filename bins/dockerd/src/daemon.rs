@@ -67,17 +67,41 @@ pub fn run(settings: &Settings, arguments: &[String], level: LevelHandle) -> Res
     wharf_sys::memory::limit_heaps(HEAPS);
     let pid_file = PidFile::write(Path::new(settings.text("pidfile")))?;
     let root = DataRoot::claim(&config::folder(settings, "data-root")?)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(256)
-        .thread_keep_alive(Duration::from_secs(5))
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     let ended = runtime.block_on(serve(settings, &root.instance, Reloading { arguments, level }));
     // Streams that clients left open end with the runtime.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
     ended
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(256)
+        .thread_keep_alive(Duration::from_secs(5))
+        .enable_all()
+        .build()
+}
+
+/// Says what a stopped Docker engine left and, if that is asked for, takes it over. Returns whether nothing failed.
+pub fn import(settings: &Settings, from: &Path) -> Result<bool, Failure> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let found = wharf_engine::takeover::look(from)?;
+    print!("{}", found.plan());
+    if !settings.switch("import-apply") {
+        println!("nothing is changed: add --import-apply to take this over into {}", settings.text("data-root"));
+        return Ok(true);
+    }
+    let _pid_file = PidFile::write(Path::new(settings.text("pidfile")))?;
+    let root = DataRoot::claim(&config::folder(settings, "data-root")?)?;
+    runtime()?.block_on(async {
+        let unified = Layout::detect()?.mode() == Mode::V2;
+        let engine = Engine::open(setup(settings, &root.instance, unified)?).await?;
+        let complete = engine.take_over(found, &mut |line| println!("{line}")).await;
+        engine.close().await;
+        Ok(complete)
+    })
 }
 
 /// Thousands of containers need several descriptors each; systemd's default soft limit is 1024.
@@ -109,6 +133,20 @@ fn tls_files(settings: &Settings) -> Option<TlsFiles> {
     })
 }
 
+/// What the engine is opened with.
+fn setup(settings: &Settings, instance: &InstanceId, unified: bool) -> Result<Setup, Failure> {
+    let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
+    Ok(Setup {
+        config: config::engine(settings, instance, unified)?,
+        network: NetworkConfig { plugins: plugins.clone(), ..config::network(settings, instance)? },
+        shim: config::shim(settings)?,
+        storage_driver: settings.given("storage-driver").map(str::to_owned),
+        registries: config::registries(settings)?,
+        plugins,
+        kept: wharf_build::kept_snapshots,
+    })
+}
+
 async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reloading<'_>) -> Result<(), Failure> {
     let metrics = metrics_listener(settings).await?;
     let mut listeners = Vec::new();
@@ -121,21 +159,9 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
         });
     }
     let unified = Layout::detect()?.mode() == Mode::V2;
-    let engine = config::engine(settings, instance, unified)?;
-    let (data_root, live_restore) = (engine.data_root.clone(), engine.live.get().live_restore);
-    let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
-    let network = NetworkConfig { plugins: plugins.clone(), ..config::network(settings, instance)? };
-    let storage_driver = settings.given("storage-driver").map(str::to_owned);
-    let registries = config::registries(settings)?;
-    let setup = Setup {
-        config: engine,
-        network,
-        shim: config::shim(settings)?,
-        storage_driver,
-        registries,
-        plugins: plugins.clone(),
-        kept: wharf_build::kept_snapshots,
-    };
+    let setup = setup(settings, instance, unified)?;
+    let (data_root, live_restore) = (setup.config.data_root.clone(), setup.config.live.get().live_restore);
+    let plugins = setup.plugins.clone();
     let engine = Arc::new(Engine::open(setup).await?);
     tracing::info!(version = config::VERSION, root = %data_root.display(), %instance, live_restore, "Daemon has completed initialization");
 

@@ -134,6 +134,22 @@ pub const FLAGS: &[Flag] = &[
     flag("http-proxy", Text, "", Full, "HTTP proxy").key("http-proxy"),
     flag("https-proxy", Text, "", Full, "HTTPS proxy"),
     flag("icc", Switch, "true", Full, "Let containers on the default bridge talk to each other"),
+    flag(
+        "import-apply",
+        Switch,
+        "false",
+        Full,
+        "Take over what --import-from finds, and end (Wharf extra)",
+    )
+    .command_line_only(),
+    flag(
+        "import-from",
+        Text,
+        "",
+        Full,
+        "Say what a stopped Docker engine left in its data root, and end; its folder stays as it is (Wharf extra)",
+    )
+    .command_line_only(),
     flag("init", Switch, "false", Full, "Run an init in containers"),
     flag("init-path", Text, "", Full, "The init program"),
     flag("insecure-registry", List, "", Full, "Registries without TLS").key("insecure-registries"),

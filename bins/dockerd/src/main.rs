@@ -48,6 +48,16 @@ fn main() -> ExitCode {
     for flag in idle {
         tracing::warn!("--{flag} has no effect in Wharf");
     }
+    if let Some(from) = settings.given("import-from") {
+        return match daemon::import(&settings, std::path::Path::new(from)) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(e) => {
+                eprintln!("failed to import from {from}: {}", Chain(&*e));
+                ExitCode::FAILURE
+            }
+        };
+    }
     match daemon::run(&settings, &arguments, level) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

@@ -389,7 +389,7 @@ fn file(operation: &'static str, path: &Path, source: std::io::Error) -> EngineE
 }
 
 /// Container folders are for root only (CVE-2021-41091: world-traversable state).
-fn make_folder(folder: &Path) -> Result<(), EngineError> {
+pub(crate) fn make_folder(folder: &Path) -> Result<(), EngineError> {
     use std::os::unix::fs::DirBuilderExt;
     let made = std::fs::DirBuilder::new().mode(0o710).create(folder);
     made.map_err(|e| file("mkdir", folder, e))
@@ -419,7 +419,7 @@ fn fill(from: &OwnedFd, data: &Path, subpath: &str) -> Result<(), EngineError> {
     crate::copy::fill(from.as_fd(), to.as_fd()).map_err(failed)
 }
 
-fn descriptor(image: &Image) -> OciDescriptor {
+pub(crate) fn descriptor(image: &Image) -> OciDescriptor {
     let platform = &image.config.platform;
     OciDescriptor {
         media_type: image.target.media_type.clone(),

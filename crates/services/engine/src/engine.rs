@@ -129,6 +129,7 @@ fn host_facts() -> Host {
         cpus,
         cpuset: list(&["/sys/devices/system/cpu/online"], format!("0-{}", cpus.saturating_sub(1))),
         mems: list(&["/sys/devices/system/node/online"], "0".to_owned()),
+        real_time: Path::new("/sys/fs/cgroup/cpu/cpu.rt_period_us").exists(),
         blkio_weight: Path::new("/sys/fs/cgroup/blkio/blkio.weight").exists()
             || Path::new("/sys/fs/cgroup/blkio/blkio.bfq.weight").exists(),
     }

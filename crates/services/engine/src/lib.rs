@@ -30,6 +30,7 @@ pub mod spec;
 mod steps;
 pub mod streams;
 pub mod system;
+pub mod takeover;
 pub mod volumes;
 
 pub use changes::until;

@@ -6,7 +6,7 @@ use wharf_error::{HasKind, Kind};
 use super::{CreateError, Host, request, validate};
 
 fn facts() -> Host {
-    Host { cpus: 2, cpuset: "0-1".to_owned(), mems: "0".to_owned(), blkio_weight: false }
+    Host { cpus: 2, cpuset: "0-1".to_owned(), mems: "0".to_owned(), blkio_weight: false, real_time: true }
 }
 
 /// Checks a host configuration given as the JSON that a client sends.

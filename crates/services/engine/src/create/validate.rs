@@ -21,6 +21,8 @@ pub struct Host {
     pub mems: String,
     /// Whether the kernel has weights of block devices.
     pub blkio_weight: bool,
+    /// Whether the kernel can give real-time shares of the processors.
+    pub real_time: bool,
 }
 
 /// The least memory limit, as in moby (`linuxMinMemory`).
@@ -30,6 +32,10 @@ pub const MIN_MEMORY: i64 = 6 * 1024 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs)] // The messages say it, and they are Docker's.
 pub enum CreateError {
+    #[error("kernel does not support CPU real-time scheduler")]
+    RealTime,
+    #[error("cpu real-time runtime cannot be higher than cpu real-time period")]
+    RealTimeRuntime,
     #[error("config cannot be empty in order to create a container")]
     EmptyConfig,
     #[error("no command specified")]
@@ -176,6 +182,8 @@ impl HasKind for CreateError {
             | CreateError::CpusetFormat { .. }
             | CreateError::CpusetRange { .. }
             | CreateError::BlkioWeight
+            | CreateError::RealTime
+            | CreateError::RealTimeRuntime
             | CreateError::OomScore(_)
             | CreateError::ShmSize
             | CreateError::Mode { .. }
@@ -216,6 +224,7 @@ pub fn check(
     self::host_config(host_config)?;
     let mut warnings = Vec::new();
     self::resources(host_config, host, &mut warnings)?;
+    real_time(host_config, host)?;
     self::modes(config, host_config, runtimes)?;
     if host_config.network_mode == "host" && host_config.port_bindings.as_ref().is_some_and(|p| !p.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
@@ -458,6 +467,18 @@ fn memory(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), Creat
              running out of resources."
                 .to_owned(),
         );
+    }
+    Ok(())
+}
+
+/// moby checks this at create only.
+fn real_time(host: &HostConfig, facts: &Host) -> Result<(), CreateError> {
+    let (period, runtime) = (host.cpu_realtime_period, host.cpu_realtime_runtime);
+    if (period != 0 || runtime != 0) && !facts.real_time {
+        return Err(CreateError::RealTime);
+    }
+    if period != 0 && runtime > period {
+        return Err(CreateError::RealTimeRuntime);
     }
     Ok(())
 }
