@@ -64,8 +64,7 @@ impl Pages {
                 }
             })
             .collect();
-        let leaves: Vec<(Vec<u8>, u64)> =
-            items.chunks(3).map(|chunk| (chunk[0].0.clone(), self.leaf(chunk))).collect();
+        let leaves: Vec<(Vec<u8>, u64)> = items.chunks(3).map(|chunk| (chunk[0].0.clone(), self.leaf(chunk))).collect();
         match leaves.as_slice() {
             [] => self.add(2, 0, &[]),
             [(_, only)] => *only,
@@ -248,7 +247,8 @@ fn overlay2(root: &Path, made: &Path, tar: &[u8], config: &str) -> (String, std:
     let store = root.join("image/overlay2");
     let (id, chain) = (hex(config.as_bytes()), hex(tar));
     let image = format!("sha256:{id}");
-    let repositories = json!({"Repositories": {"own": {"own:1": image}, "reg.example/own": {"reg.example/own:2": image}}});
+    let repositories =
+        json!({"Repositories": {"own": {"own:1": image}, "reg.example/own": {"reg.example/own:2": image}}});
     put_json(&store.join("repositories.json"), &repositories);
     put(&store.join("imagedb/content/sha256").join(&id), config.as_bytes());
     let place = store.join("layerdb/sha256").join(&chain);
@@ -344,7 +344,8 @@ fn network(root: &Path) {
         records.push((format!("docker/network/v1.0/network/{id}/"), value));
     }
     let records: Vec<_> = records.iter().map(|(key, value)| (["libnetwork", key.as_str()], value.clone())).collect();
-    let records: Vec<(&[&str], Vec<u8>)> = records.iter().map(|(keys, value)| (keys.as_slice(), value.clone())).collect();
+    let records: Vec<(&[&str], Vec<u8>)> =
+        records.iter().map(|(keys, value)| (keys.as_slice(), value.clone())).collect();
     bolt(&root.join("network/files/local-kv.db"), &records);
 }
 

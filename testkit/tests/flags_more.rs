@@ -15,8 +15,16 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("--interactive", "cat; echo end", "end"),
     ("--dns-opt ndots:3", "grep -o ndots:3 /etc/resolv.conf", "ndots:3"),
     ("--dns-option ndots:4", "grep -o ndots:4 /etc/resolv.conf", "ndots:4"),
-    ("--cpu-shares 512", "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || sed s/20/512/ /sys/fs/cgroup/cpu.weight", "512"),
-    ("--memory 64m", "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max", "67108864"),
+    (
+        "--cpu-shares 512",
+        "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || sed s/20/512/ /sys/fs/cgroup/cpu.weight",
+        "512",
+    ),
+    (
+        "--memory 64m",
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
+        "67108864",
+    ),
     // Signatures are not looked at, whatever is asked for; kernel memory has been without effect since 28.0.
     ("--disable-content-trust", "echo ok", "ok"),
     ("--disable-content-trust=false", "echo ok", "ok"),
@@ -39,9 +47,11 @@ fn long_and_old_names_of_flags_do_what_the_others_do() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let attached = daemon.docker(&["run", "--rm", "--attach", "stderr", "busybox", "sh", "-c", "echo out; echo err >&2"]);
+    let attached =
+        daemon.docker(&["run", "--rm", "--attach", "stderr", "busybox", "sh", "-c", "echo out; echo err >&2"]);
     assert_eq!((attached.ok().as_str(), attached.stderr.as_str()), ("", "err\n"));
-    let arguments = ["run", "--detach", "--name", "dd", "--publish", "127.0.0.1::80", "--publish-all", "--expose", "81"];
+    let arguments =
+        ["run", "--detach", "--name", "dd", "--publish", "127.0.0.1::80", "--publish-all", "--expose", "81"];
     let id = daemon.docker(&[&arguments[..], &["--volume", "/vol", "busybox", "sleep", "1000"]].concat()).ok();
     assert_eq!(id.len(), 64);
     let ports = daemon.docker(&["port", "dd"]).ok();
@@ -67,10 +77,9 @@ fn names_and_addresses_on_a_network_are_those_of_the_flags() {
         let found = daemon.docker(&["run", "--rm", "--network", "nn", "busybox", "nslookup", name]).text();
         assert!(found.contains("10.231.90.2"), "{name}: {found}");
     }
-    daemon.docker(&["run", "--rm", "--net-alias", "x", "busybox", "true"]).fails(
-        125,
-        "network-scoped aliases are only supported for user-defined networks",
-    );
+    daemon
+        .docker(&["run", "--rm", "--net-alias", "x", "busybox", "true"])
+        .fails(125, "network-scoped aliases are only supported for user-defined networks");
     daemon.docker(&["rm", "-f", "na"]).ok();
 }
 
@@ -89,7 +98,9 @@ fn what_the_kernel_or_the_platform_cannot_give_is_said_in_dockers_words() {
     let each = daemon.docker(&["create", "--name", "wd", "--blkio-weight-device", &device, "busybox", "true"]);
     weight.ok();
     each.ok();
-    let show = |name: &str, field: &str| daemon.docker(&["inspect", "-f", &format!("{{{{json .HostConfig.{field}}}}}"), name]).ok();
+    let show = |name: &str, field: &str| {
+        daemon.docker(&["inspect", "-f", &format!("{{{{json .HostConfig.{field}}}}}"), name]).ok()
+    };
     if weights() {
         assert_eq!(show("ww", "BlkioWeight"), "300");
         assert!(show("wd", "BlkioWeightDevice").contains("300"));
@@ -98,7 +109,8 @@ fn what_the_kernel_or_the_platform_cannot_give_is_said_in_dockers_words() {
         assert!(each.stderr.contains("does not support Block I/O weight_device or"), "{}", each.stderr);
         assert_eq!(show("ww", "BlkioWeight"), "0");
     }
-    let updated = daemon.docker(&["update", "--blkio-weight", "400", "--cpu-shares", "256", "--kernel-memory", "100m", "ww"]);
+    let updated =
+        daemon.docker(&["update", "--blkio-weight", "400", "--cpu-shares", "256", "--kernel-memory", "100m", "ww"]);
     assert_eq!(updated.ok(), "ww", "{}", updated.stderr);
     assert_eq!(show("ww", "CpuShares"), "256");
     if !weights() {
@@ -114,7 +126,9 @@ fn what_the_kernel_or_the_platform_cannot_give_is_said_in_dockers_words() {
         refused.fails(125, "kernel does not support CPU real-time scheduler");
     }
     // What only Windows has. Docker's own client refuses some of it before it asks the daemon.
-    daemon.docker(&["run", "--rm", "--isolation", "hyperv", "busybox", "true"]).fails(125, "invalid isolation (hyperv)");
+    daemon
+        .docker(&["run", "--rm", "--isolation", "hyperv", "busybox", "true"])
+        .fails(125, "invalid isolation (hyperv)");
     daemon.docker(&["run", "--rm", "--io-maxbandwidth", "1m", "busybox", "true"]).fails(125, "QoS maximum bandwidth");
     daemon.docker(&["run", "--rm", "--io-maxiops", "10", "busybox", "true"]).fails(125, "QoS maximum IOPs");
     let percent = daemon.docker(&["run", "--rm", "--cpu-count", "2", "--cpu-percent", "10", "busybox", "true"]);
@@ -134,7 +148,10 @@ fn on_terminal(daemon: &Daemon, line: &str) -> Session {
 #[test]
 fn a_terminal_is_left_by_the_keys_that_were_asked_for() {
     let daemon = Daemon::with_image();
-    let mut session = on_terminal(&daemon, "run --interactive --tty --name kk --detach-keys ctrl-x,q busybox sh -c 'echo up; sleep 1000'");
+    let mut session = on_terminal(
+        &daemon,
+        "run --interactive --tty --name kk --detach-keys ctrl-x,q busybox sh -c 'echo up; sleep 1000'",
+    );
     assert_eq!(session.receive(2), b"up");
     session.send(b"\x18q");
     let left = session.finish();

@@ -134,7 +134,10 @@ fn check_lines(mut source: impl Read) -> usize {
         for line in buffer[..whole].chunks_exact(LINE) {
             let number: usize = std::str::from_utf8(&line[..8]).ok().and_then(|t| t.parse().ok()).expect("a number");
             assert_eq!(number, next, "a line is missing or came twice");
-            assert!(line[8..LINE - 1].iter().all(|byte| *byte == b'x') && line[LINE - 1] == b'\n', "line {next} is torn");
+            assert!(
+                line[8..LINE - 1].iter().all(|byte| *byte == b'x') && line[LINE - 1] == b'\n',
+                "line {next} is torn"
+            );
             next += 1;
         }
         buffer.copy_within(whole..have, 0);
@@ -156,7 +159,9 @@ fn no_byte_of_a_huge_log_is_lost_and_nobody_s_memory_grows() {
         LINE - 9
     );
     let script = format!("read go; awk '{awk}'");
-    daemon.docker(&["run", "-d", "-i", "--name", "huge", "--log-opt", "max-size=-1", "busybox", "sh", "-c", &script]).ok();
+    daemon
+        .docker(&["run", "-d", "-i", "--name", "huge", "--log-opt", "max-size=-1", "busybox", "sh", "-c", &script])
+        .ok();
     let id = daemon.docker(&["inspect", "-f", "{{.Id}}", "huge"]).ok();
     let shim = std::fs::read_to_string(daemon.exec_root().join("tasks").join(&id).join("shim.pid")).expect("a shim");
     let shim: u32 = shim.trim().parse().expect("its id");

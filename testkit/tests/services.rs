@@ -29,7 +29,8 @@ fn done(command: &mut Command) -> String {
 
 /// The first mirror that this host uses.
 fn mirror() -> String {
-    let script = "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -o 'https\\?://[^ ]*' | head -1";
+    let script =
+        "cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -o 'https\\?://[^ ]*' | head -1";
     done(Command::new("sh").args(["-c", script])).trim().to_owned()
 }
 

@@ -31,7 +31,13 @@ fn take_over(store: Store) {
 
     // First it is only said what would be done.
     let plan = import(&daemon, &from, false).ok();
-    for line in ["own:1", "volume named", "volume mem (without content)", "network net1 bridge", &format!("container {FIRST} first")] {
+    for line in [
+        "own:1",
+        "volume named",
+        "volume mem (without content)",
+        "network net1 bridge",
+        &format!("container {FIRST} first"),
+    ] {
         assert!(plan.contains(line), "{line}: {plan}");
     }
     assert!(!daemon.data_root().exists(), "a dry run makes nothing");
@@ -49,8 +55,12 @@ fn take_over(store: Store) {
     assert_eq!(shown("{{.State.Status}} {{.State.ExitCode}} {{.HostConfig.Memory}}"), "exited 137 67108864");
     assert_eq!(shown("{{range .Mounts}}{{.Name}}:{{.Destination}} {{end}}").split_whitespace().count(), 2);
     assert_eq!(daemon.docker(&["logs", "first"]).ok(), "said before");
-    assert_eq!(daemon.docker(&["images", "-q", "own:1"]).ok(), daemon.docker(&["images", "-q", "reg.example/own:2"]).ok());
-    let network = daemon.docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}} {{.Labels.n}}", "net1"]);
+    assert_eq!(
+        daemon.docker(&["images", "-q", "own:1"]).ok(),
+        daemon.docker(&["images", "-q", "reg.example/own:2"]).ok()
+    );
+    let network =
+        daemon.docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Subnet}} {{.Labels.n}}", "net1"]);
     assert_eq!(network.ok(), "10.231.77.0/24 1");
     let mem = daemon.docker(&["volume", "inspect", "-f", "{{.Options.o}} {{.Options.type}}", "mem"]).ok();
     assert_eq!(mem, "size=1m,uid=7 tmpfs");
@@ -69,7 +79,20 @@ fn take_over(store: Store) {
     daemon.docker(&["rm", "second"]).ok();
     let mut arguments = vec!["run", "--rm", "-v", "named:/data"];
     let anonymous = format!("{ANONYMOUS}:/vol");
-    arguments.extend(["-v", &anonymous, "--network", "net1", "--ip", "10.231.77.77", "-e", "X=y", "copy", "sh", "-c", files]);
+    arguments.extend([
+        "-v",
+        &anonymous,
+        "--network",
+        "net1",
+        "--ip",
+        "10.231.77.77",
+        "-e",
+        "X=y",
+        "copy",
+        "sh",
+        "-c",
+        files,
+    ]);
     let text = daemon.docker(&arguments).text();
     assert_eq!(text, "above\nnew\nof the volume\nof nobody\n4755\n10.231.77.77\nyb");
     daemon.docker(&["rm", "-v", "first"]).ok();

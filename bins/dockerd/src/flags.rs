@@ -134,14 +134,8 @@ pub const FLAGS: &[Flag] = &[
     flag("http-proxy", Text, "", Full, "HTTP proxy").key("http-proxy"),
     flag("https-proxy", Text, "", Full, "HTTPS proxy"),
     flag("icc", Switch, "true", Full, "Let containers on the default bridge talk to each other"),
-    flag(
-        "import-apply",
-        Switch,
-        "false",
-        Full,
-        "Take over what --import-from finds, and end (Wharf extra)",
-    )
-    .command_line_only(),
+    flag("import-apply", Switch, "false", Full, "Take over what --import-from finds, and end (Wharf extra)")
+        .command_line_only(),
     flag(
         "import-from",
         Text,

@@ -114,7 +114,9 @@ pub fn look(root: &Path) -> Result<Found, TakeoverError> {
     for driver in names(&root.join("image"))?.iter().filter(|driver| *driver != "overlay2") {
         found.left.push(format!("images and containers of the storage driver {driver}"));
     }
-    for (what, place) in [("the build cache", "buildkit"), ("plugins", "plugins/storage"), ("swarm state", "swarm/state.json")] {
+    for (what, place) in
+        [("the build cache", "buildkit"), ("plugins", "plugins/storage"), ("swarm state", "swarm/state.json")]
+    {
         if root.join(place).exists() {
             found.left.push(what.to_owned());
         }
@@ -332,8 +334,15 @@ fn container(
         let s = settings.unwrap_or_default();
         // What was asked for; what the engine made of it is of no use to the next one.
         let EndpointSettings { ipam_config, links, aliases, mac_address, driver_opts, gw_priority, .. } = s;
-        let asked =
-            EndpointSettings { ipam_config, links, aliases, mac_address, driver_opts, gw_priority, ..Default::default() };
+        let asked = EndpointSettings {
+            ipam_config,
+            links,
+            aliases,
+            mac_address,
+            driver_opts,
+            gw_priority,
+            ..Default::default()
+        };
         (name, asked)
     });
     let volumes = stored.mount_points.unwrap_or_default().into_iter().filter(|(_, point)| point.r#type == "volume");
@@ -387,7 +396,8 @@ fn images(root: &Path, store: &Path, used: &BTreeSet<&str>) -> Result<Vec<Image>
         }
     }
     let contents = store.join("imagedb/content/sha256");
-    let ids: Vec<String> = names(&contents)?.into_iter().filter(|n| Digest::parse(&format!("sha256:{n}")).is_ok()).collect();
+    let ids: Vec<String> =
+        names(&contents)?.into_iter().filter(|n| Digest::parse(&format!("sha256:{n}")).is_ok()).collect();
     let mut parents = BTreeSet::new();
     for id in &ids {
         let parent = store.join("imagedb/metadata/sha256").join(id).join("parent");
@@ -408,7 +418,8 @@ fn images(root: &Path, store: &Path, used: &BTreeSet<&str>) -> Result<Vec<Image>
         let mut parent = String::new();
         for diff in rootfs.diff_ids {
             let known = chains.get(&(parent.clone(), diff.to_string()));
-            let chain = known.ok_or_else(|| TakeoverError::Format { path: config.clone(), what: "a layer that is not there" })?;
+            let chain = known
+                .ok_or_else(|| TakeoverError::Format { path: config.clone(), what: "a layer that is not there" })?;
             let place = store.join("layerdb/sha256").join(chain);
             let files = root.join("overlay2").join(line(&place.join("cache-id"))?).join("diff");
             layers.push(Layer { files, split: place.join("tar-split.json.gz") });
@@ -481,7 +492,8 @@ impl Snapshots {
             let Item::Bucket(image) = item else { continue };
             let target = file.items(&image)?.into_iter().find(|(key, _)| key == b"target");
             let Some((_, Item::Bucket(target))) = target else { continue };
-            let (Some(digest), Some(media_type)) = (file.text(&target, "digest")?, file.text(&target, "mediatype")?) else {
+            let (Some(digest), Some(media_type)) = (file.text(&target, "digest")?, file.text(&target, "mediatype")?)
+            else {
                 continue;
             };
             let Ok(parsed) = Digest::parse(&digest) else { continue };

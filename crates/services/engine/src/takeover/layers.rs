@@ -91,13 +91,7 @@ impl Image {
         Ok(writer.finish()?)
     }
 
-    fn write_blobs(
-        &self,
-        blobs: &Path,
-        media_type: &str,
-        size: u64,
-        out: &mut dyn Write,
-    ) -> Result<(), TakeoverError> {
+    fn write_blobs(&self, blobs: &Path, media_type: &str, size: u64, out: &mut dyn Write) -> Result<(), TakeoverError> {
         let mut writer = Writer::new(out);
         put(&mut writer, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         let target = |name: Option<&String>| {

@@ -26,8 +26,8 @@ use crate::create::mounts::{Point, Source as PointSource};
 use crate::create::{mounts, request};
 use crate::creator::{Creator, descriptor, make_folder};
 use crate::{Engine, EngineError, blocking};
-use found::{FoundContainer, FoundVolume};
 pub use found::{Found, look};
+use found::{FoundContainer, FoundVolume};
 use layers::Image;
 
 /// Why something cannot be taken over.
@@ -219,10 +219,7 @@ impl Engine {
         let volumes = self.volumes.clone();
         let from = open_folder(&data)?;
         blocking(move || {
-            piped(
-                |out| Ok(pack(from.as_fd(), out)?),
-                |reader| Ok(volumes.import(&name, Box::new(reader))?),
-            )
+            piped(|out| Ok(pack(from.as_fd(), out)?), |reader| Ok(volumes.import(&name, Box::new(reader))?))
         })
         .await??;
         Ok(true)
@@ -261,7 +258,11 @@ impl Creator {
     }
 
     /// Copies what a container wrote, and its logs. Blocks.
-    fn copy_container(&self, found: FoundContainer, image: &wharf_image::Image) -> Result<ContainerRecord, TakeoverError> {
+    fn copy_container(
+        &self,
+        found: FoundContainer,
+        image: &wharf_image::Image,
+    ) -> Result<ContainerRecord, TakeoverError> {
         let points = points(&found)?;
         let bad = |_| TakeoverError::Format { path: found.folder.clone(), what: "no container's id" };
         let id = ContainerId::parse(&found.id).map_err(bad)?;
