@@ -308,3 +308,31 @@ fn a_bridge_takes_addresses_of_a_plugin_and_a_plugins_network_can_do_without_a_m
     let line = ["network", "create", "--ipam-driver", "null", "--subnet", "10.3.0.0/16", "xx"];
     daemon.docker(&line).fails(1, "null ipam driver does not handle specific address pool requests");
 }
+
+#[test]
+fn a_plugin_that_is_gone_holds_up_neither_the_end_of_a_container_nor_the_engine() {
+    let folder = tempfile::tempdir().expect("folder");
+    let (_plugin, mut daemon) = daemon(folder.path());
+    create(&daemon, "np-net");
+    for name in ["np-one", "np-two"] {
+        daemon.docker(&["run", "-d", "--name", name, "--network", "np-net", "busybox", "sleep", "600"]).ok();
+    }
+    // A socket on which nobody listens any more.
+    let socket = folder.path().join("np.sock");
+    std::fs::remove_file(&socket).expect("removed");
+    drop(std::os::unix::net::UnixListener::bind(&socket).expect("bound"));
+    let start = std::time::Instant::now();
+    daemon.docker(&["rm", "-f", "np-one"]).ok();
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "{:?}", start.elapsed());
+    // And no socket at all: at once, also for the next daemon.
+    std::fs::remove_file(&socket).expect("removed");
+    daemon.kill();
+    daemon.launch();
+    let run = daemon.docker(&["run", "--rm", "--network", "np-net", "busybox", "true"]);
+    run.fails(125, "plugin \"np\" not found");
+    daemon.docker(&["rm", "-f", "np-two"]).ok();
+    assert_eq!(daemon.docker(&["ps", "-aq"]).ok(), "");
+    daemon.docker(&["network", "rm", "np-net"]).ok();
+    assert_eq!(daemon.docker(&["network", "ls", "-q", "-f", "driver=np"]).ok(), "");
+    assert!(daemon.log().contains("the plugin cannot remove"), "it is said");
+}

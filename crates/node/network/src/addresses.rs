@@ -164,7 +164,7 @@ impl Shared {
             let pool = spec.subnet(address.is_ipv6()).and_then(|s| s.pool.as_ref());
             let Some(pool) = pool else { continue };
             let plugin = self.config.plugins.get(name, CAPABILITY);
-            let given = plugin.and_then(|p| Driver(&p).release_address(&pool.id, &address.to_string()));
+            let given = plugin.and_then(|p| Driver(&p.hurried()).release_address(&pool.id, &address.to_string()));
             if let Err(error) = given {
                 tracing::warn!(driver = name, %address, %error, "cannot give an address back");
             }

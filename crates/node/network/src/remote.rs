@@ -280,7 +280,7 @@ impl Shared {
         }
         let Some(spec) = self.remote_net(&endpoint.network) else { return };
         let Some(driver) = remote(&spec) else { return };
-        let done = self.plugin(driver).and_then(|p| Ok(Methods(&p).revoke_external(&spec.id, &endpoint.id)?));
+        let done = self.plugin(driver).and_then(|p| Ok(Methods(&p.hurried()).revoke_external(&spec.id, &endpoint.id)?));
         if let Err(error) = done {
             tracing::warn!(driver = driver.name, %error, "the plugin cannot close ports");
         }
@@ -298,6 +298,7 @@ impl Shared {
             };
             match self.plugin(driver) {
                 Ok(plugin) => {
+                    let plugin = plugin.hurried();
                     let methods = Methods(&plugin);
                     let left = methods.leave(&spec.id, &endpoint.id);
                     back();

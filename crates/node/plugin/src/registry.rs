@@ -13,6 +13,8 @@ use crate::{Address, PluginError, http};
 
 /// How long a plugin that is not there yet is waited for: it may start together with the daemon (moby `pkg/plugins`, 30 s).
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where a container that has ended would have to wait; a plugin that is being restarted is back by then.
+const HURRY: Duration = Duration::from_secs(3);
 /// The first pause between attempts; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How long one answer may take.
@@ -44,11 +46,13 @@ pub struct Plugins {
 }
 
 /// An activated plugin.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plugin {
     name: String,
     address: Address,
     implements: Vec<String>,
+    /// How long it is waited for if it does not listen.
+    patience: Duration,
 }
 
 #[derive(Deserialize)]
@@ -138,7 +142,7 @@ impl Plugins {
                 let manifest: Manifest = parse("Plugin.Activate", &body)?;
                 let implements = manifest.implements.unwrap_or_default();
                 tracing::info!(plugin = name, implements = implements.join(","), "activated a plugin");
-                let plugin = Arc::new(Plugin { name: name.to_owned(), address, implements });
+                let plugin = Arc::new(Plugin { name: name.to_owned(), address, implements, patience: PATIENCE });
                 known().insert(name.to_owned(), plugin.clone());
                 plugin
             }
@@ -161,6 +165,11 @@ impl Plugin {
         &self.name
     }
 
+    /// The same with little patience: for what has to go on without it.
+    pub fn hurried(&self) -> Plugin {
+        Plugin { patience: HURRY, ..self.clone() }
+    }
+
     /// What it said it is.
     pub fn implements(&self) -> &[String] {
         &self.implements
@@ -170,7 +179,7 @@ impl Plugin {
     pub fn call<Q: Serialize, A: DeserializeOwned>(&self, method: &str, request: &Q) -> Result<A, PluginError> {
         let body = serde_json::to_vec(request)
             .map_err(|e| PluginError::Answer { method: method.to_owned(), reason: e.to_string() })?;
-        parse(method, &call_at(&self.address, method, &body, ANSWER, PATIENCE)?)
+        parse(method, &call_at(&self.address, method, &body, ANSWER, self.patience)?)
     }
 }
 
