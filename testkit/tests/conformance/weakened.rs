@@ -40,6 +40,9 @@ const PAIRS: &[(&str, &str)] = &[
 /// What libtest says of a case that ran and failed.
 const FAILED: i32 = 101;
 
+/// How often an attack that did not succeed is tried again; one of these takes a quarter of a second.
+const TRIES: usize = 40;
+
 /// Runs one case and gives the exit code of its program; what hangs is ended and gives none.
 fn case(name: &str, weaken: &str) -> (Option<i32>, String) {
     let program = std::env::current_exe().expect("our own path");
@@ -89,7 +92,14 @@ fn every_attack_succeeds_where_its_protection_is_dropped() {
     }
     let mut wrong = Vec::new();
     for (protection, name) in PAIRS {
-        let (code, said) = case(name, protection);
+        let (mut code, mut said) = case(name, protection);
+        // Two of the attacks are races: on a busy machine not every try wins.
+        for _ in 1..TRIES {
+            if code != Some(0) {
+                break;
+            }
+            (code, said) = case(name, protection);
+        }
         if code != Some(FAILED) || !said.contains("1 failed") {
             wrong.push(format!("{name} without {protection}: {code:?}\n{said}"));
         }
