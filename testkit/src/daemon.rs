@@ -277,6 +277,10 @@ impl Drop for Daemon {
         if ended > 0 && !std::thread::panicking() {
             panic!("{}: {ended} processes outlived a clean stop", self.name);
         }
+        let groups = Residue::cgroups(&self.name);
+        if !groups.is_empty() && !std::thread::panicking() {
+            panic!("{}: cgroups outlived a clean stop: {groups:?}", self.name);
+        }
     }
 }
 

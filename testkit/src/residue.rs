@@ -52,6 +52,11 @@ impl Residue {
         *self == Self::default()
     }
 
+    /// What stands in the cgroup hierarchies for a daemon that does not run.
+    pub(crate) fn cgroups(name: &str) -> Vec<PathBuf> {
+        cgroups(name, true)
+    }
+
     /// Ends every process whose command line names `folder` and says how many there were.
     pub(crate) fn end_processes(folder: &Path) -> usize {
         let found = processes(folder);

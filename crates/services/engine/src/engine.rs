@@ -338,7 +338,7 @@ impl Engine {
             // It ends after a last flush.
             let _ = writer.await;
         }
-        recovery::remove_parent_cgroup(&self.config);
+        crate::cgroups::remove_parent(&self.config);
         let net = self.net.clone();
         match blocking(move || net.close()).await {
             Ok(Ok(())) => {}

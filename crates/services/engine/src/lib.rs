@@ -1,5 +1,6 @@
 //! The use cases: containers, execs, images, networks, volumes, events and recovery, without HTTP and without netlink.
 
+mod cgroups;
 mod changes;
 pub mod check;
 pub mod config;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 use wharf_network::Endpoint;
 use wharf_oci::runtime::Spec;
@@ -14,12 +13,10 @@ use wharf_task::{Adopted, Exit, RecordKind, Shim, Shims};
 use wharf_types::{ContainerId, Signal};
 
 use crate::EngineError;
+use crate::cgroups::{self, CLEARING};
 use crate::config::EngineConfig;
 use crate::container::{Container, ContainerRecord, Records, Registry, Sandbox, Status, Task, View};
 use crate::lifecycle::{Lifecycle, SANDBOX_FILE};
-
-/// How long the remains of a container may take to go.
-const CLEARING: Duration = Duration::from_secs(5);
 
 /// What was found of one container.
 pub(crate) struct Found {
@@ -96,7 +93,7 @@ pub(crate) async fn take_stock(
         if let Adopted::Alive { shim, .. } = shims.adopt(&id).await? {
             end(&shim).await;
         }
-        clear_cgroup(config, id.as_str());
+        cgroups::clear(&cgroups::path(config, "", id.as_str()));
         shims.remove(&id)?;
     }
     clear_cgroups(config, &inventory);
@@ -117,6 +114,7 @@ async fn end(shim: &Shim) {
 
 async fn adopt(config: &EngineConfig, shims: &Shims, found: &mut Found) -> Result<(), EngineError> {
     let id = found.view.record.id.clone();
+    let cgroup = cgroups::path(config, &found.view.record.host.cgroup_parent, id.as_str());
     match shims.adopt(&id).await? {
         Adopted::Alive { shim, pid, started: Some(started), exit } => {
             let state = &mut found.view.state;
@@ -129,7 +127,7 @@ async fn adopt(config: &EngineConfig, shims: &Shims, found: &mut Found) -> Resul
         Adopted::Alive { shim, .. } => {
             tracing::info!(container = %id, "undoing a start that was interrupted");
             end(&shim).await;
-            clear_cgroup(config, id.as_str());
+            cgroups::clear(&cgroup);
             shims.remove(&id)?;
         }
         Adopted::Exited(exit) => found.missed = Some(exit),
@@ -141,7 +139,7 @@ async fn adopt(config: &EngineConfig, shims: &Shims, found: &mut Found) -> Resul
             };
             found.view.state.started_at = ran.at;
             if same_boot {
-                clear_cgroup(config, id.as_str());
+                cgroups::clear(&cgroup);
             }
             found.missed = Some(Exit { status: 255, at: wharf_types::Timestamp::now(), oom: false });
         }
@@ -160,7 +158,7 @@ async fn adopt(config: &EngineConfig, shims: &Shims, found: &mut Found) -> Resul
             state.finished_at = exit.at;
             state.oom_killed = exit.oom;
         }
-        clear_cgroup(config, id.as_str());
+        cgroups::clear(&cgroup);
     }
     Ok(())
 }
@@ -198,43 +196,12 @@ fn clear_links(config: &EngineConfig) {
     }
 }
 
-/// Kills what is in a container's cgroup and removes it.
-fn clear_cgroup(config: &EngineConfig, id: &str) {
-    let path = format!("{}/{id}", config.cgroup_parent.trim_end_matches('/'));
-    let cleared = wharf_cgroup::Layout::detect().and_then(|layout| {
-        let group = wharf_cgroup::Cgroup::open(&layout, &path)?;
-        group.kill_all()?;
-        group.delete(Instant::now() + CLEARING)
-    });
-    if let Err(error) = cleared {
-        tracing::debug!(container = id, %error, "no cgroup to clear");
-    }
-}
-
-/// Removes the empty parent of our containers' cgroups, in every hierarchy.
-pub(crate) fn remove_parent_cgroup(config: &EngineConfig) {
-    let parent = config.cgroup_parent.trim_matches('/');
-    // A slice belongs to systemd.
-    if parent.is_empty() || parent.ends_with(".slice") {
-        return;
-    }
-    let Ok(mounts) = std::fs::read_dir("/sys/fs/cgroup") else { return };
-    let hierarchies = mounts.flatten().map(|e| e.path()).chain([Path::new("/sys/fs/cgroup").to_owned()]);
-    for folder in hierarchies.map(|h| h.join(parent)) {
-        // One with children or processes refuses, and stays.
-        let _ = std::fs::remove_dir(folder);
-    }
-}
-
 /// Clears cgroups below our parent that carry a container's id and that no running container owns.
 fn clear_cgroups(config: &EngineConfig, inventory: &Inventory) {
     let running: HashSet<&str> =
         inventory.found.iter().filter(|f| f.alive.is_some()).map(|f| f.view.record.id.as_str()).collect();
     let mut strays = HashSet::new();
-    let parent = config.cgroup_parent.trim_matches('/');
-    let Ok(mounts) = std::fs::read_dir("/sys/fs/cgroup") else { return };
-    let hierarchies = mounts.flatten().map(|e| e.path()).chain([Path::new("/sys/fs/cgroup").to_owned()]);
-    for folder in hierarchies.map(|h| h.join(parent)) {
+    for folder in cgroups::parents(config) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if ContainerId::parse(&name).is_ok() && !running.contains(name.as_str()) {
@@ -242,7 +209,7 @@ fn clear_cgroups(config: &EngineConfig, inventory: &Inventory) {
             }
         }
     }
-    strays.iter().for_each(|id| clear_cgroup(config, id));
+    strays.iter().for_each(|id| cgroups::clear(&cgroups::path(config, "", id)));
 }
 
 /// A commit that was killed left the container paused.

@@ -9,6 +9,7 @@ use wharf_task::{Exit, TaskError};
 use wharf_types::Timestamp;
 
 use super::Lifecycle;
+use crate::cgroups;
 use crate::container::{Container, Status, Task, View};
 use crate::creator::tell;
 use crate::in_place;
@@ -31,7 +32,7 @@ impl Lifecycle {
                 Ok(exit) => exit,
                 Err(error) => {
                     tracing::error!(container = %container.id, %error, "the shim is lost");
-                    this.end_lost(&task, &error);
+                    this.end_lost(&container.view(), &task, &error);
                     Exit { status: UNKNOWN, at: Timestamp::now(), oom: false }
                 }
             };
@@ -40,7 +41,7 @@ impl Lifecycle {
     }
 
     /// Ends what a dead shim left running: its processes are nobody's now.
-    fn end_lost(&self, task: &Task, error: &TaskError) {
+    fn end_lost(&self, view: &View, task: &Task, error: &TaskError) {
         if !matches!(error, TaskError::Gone { .. }) {
             return;
         }
@@ -50,6 +51,8 @@ impl Lifecycle {
         if let Some(fd) = fd {
             let _ = rustix::process::pidfd_send_signal(fd, rustix::process::Signal::KILL);
         }
+        let cgroup = cgroups::path(&self.config, &view.record.host.cgroup_parent, view.record.id.as_str());
+        in_place(|| cgroups::clear(&cgroup));
     }
 
     /// Takes a run's end in: network, shim, state, events, then removal or restart.

@@ -17,6 +17,7 @@ use wharf_api_types::{ContainerConfig, HostConfig};
 use wharf_error::{HasKind, Kind};
 use wharf_oci::runtime::{Linux, Namespace, NamespaceType, Root, Spec};
 
+use crate::cgroups;
 use crate::config::EngineConfig;
 use crate::create::mounts::{MountError, Point};
 
@@ -161,7 +162,7 @@ pub fn build(input: &Input<'_>) -> Result<Spec, SpecError> {
     let linux = Linux {
         sysctl: sysctls(input),
         resources: Some(resources),
-        cgroups_path: Some(cgroup_path(input)),
+        cgroups_path: Some(cgroups::path(input.engine, &input.host.cgroup_parent, input.id)),
         namespaces: namespaces(input),
         devices: device_nodes,
         seccomp: security::seccomp(input, &capabilities)?,
@@ -184,15 +185,6 @@ pub fn build(input: &Input<'_>) -> Result<Spec, SpecError> {
     };
     cdi::inject(host.device_requests.as_deref().unwrap_or_default(), &input.engine.cdi_spec_dirs, &mut spec)?;
     Ok(spec)
-}
-
-/// The container's cgroup below its parent.
-fn cgroup_path(input: &Input<'_>) -> String {
-    let parent = match input.host.cgroup_parent.as_str() {
-        "" => input.engine.cgroup_parent.as_str(),
-        own => own,
-    };
-    format!("/{}/{}", parent.trim_matches('/'), input.id)
 }
 
 fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
