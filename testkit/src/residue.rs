@@ -19,7 +19,7 @@ pub struct Residue {
     pub cgroups: Vec<PathBuf>,
     /// Processes whose command line names its folder, dockerd itself excluded.
     pub processes: Vec<String>,
-    /// Task folders.
+    /// Task folders, and folders of what containers are shown.
     pub tasks: Vec<String>,
     /// Container folders.
     pub containers: Vec<String>,
@@ -37,7 +37,7 @@ impl Residue {
             firewall: firewall(daemon.name()),
             cgroups: cgroups(daemon.name(), !daemon.is_running()),
             processes: processes(daemon.folder()).into_iter().map(|(pid, line)| format!("{pid} {line}")).collect(),
-            tasks: entries(&daemon.exec_root().join("tasks")),
+            tasks: [entries(&daemon.exec_root().join("tasks")), entries(&daemon.exec_root().join("shown"))].concat(),
             containers: entries(&daemon.data_root().join("containers")),
         }
     }

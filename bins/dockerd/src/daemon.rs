@@ -184,6 +184,7 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
     tracing::info!("API listen on {}", settings.list("host").join(", "));
     let mut signals = Signals::listen()?;
     notify::tell("READY=1");
+    wharf_sys::memory::forget_start();
 
     let tidying = tokio::spawn(async {
         loop {

@@ -10,6 +10,8 @@ use wharf_api_types::{StringMap, Ulimit};
 use wharf_oci::runtime::LinuxSeccomp;
 use wharf_types::InstanceId;
 
+use crate::container::ContainerRecord;
+
 /// The system call filter of containers that name none.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SeccompDefault {
@@ -160,9 +162,21 @@ pub struct EngineConfig {
     pub build_time: String,
 }
 
+/// Folder below the exec root.
+pub(crate) const SHOWN: &str = "shown";
+
 impl EngineConfig {
     /// Folder of a container's files.
     pub fn container_folder(&self, id: &wharf_types::ContainerId) -> PathBuf {
         self.data_root.join("containers").join(id.as_str())
+    }
+
+    /// Folder of the files that a container sees in place of its image's: /etc/hosts, /etc/hostname and /etc/resolv.conf. Those
+    /// of a container that goes when it ends stand where its record does, below the exec root.
+    pub(crate) fn shown_folder(&self, record: &ContainerRecord) -> PathBuf {
+        match record.host.auto_remove {
+            true => self.exec_root.join(SHOWN).join(record.id.as_str()),
+            false => self.container_folder(&record.id),
+        }
     }
 }

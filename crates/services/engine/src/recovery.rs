@@ -14,7 +14,7 @@ use wharf_types::{ContainerId, Signal};
 
 use crate::EngineError;
 use crate::cgroups::{self, CLEARING};
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, SHOWN};
 use crate::container::{Container, ContainerRecord, Records, Registry, Sandbox, Status, Task, View};
 use crate::lifecycle::{Lifecycle, SANDBOX_FILE};
 
@@ -171,7 +171,8 @@ fn clear_folders(config: &EngineConfig, records: &BTreeMap<String, ContainerReco
         path: folder.clone(),
         source,
     })?;
-    for entry in entries.flatten() {
+    let shown = std::fs::read_dir(config.exec_root.join(SHOWN)).into_iter().flatten();
+    for entry in entries.chain(shown).flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if ContainerId::parse(&name).is_ok() && !records.contains_key(&name) {
             tracing::info!(container = name, "removing the folder of a container that does not exist");

@@ -242,7 +242,7 @@ impl Files {
             };
             Hung { target: point.target.clone(), source, read_only: point.read_only }
         });
-        let folder = self.config.container_folder(&record.id);
+        let folder = self.config.shown_folder(record);
         let own = ["hosts", "hostname", "resolv.conf"].map(|name| Hung {
             target: format!("/etc/{name}"),
             source: Some(Source { path: folder.join(name), within: String::new() }),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use wharf_network::{
@@ -28,7 +29,11 @@ pub(super) fn write_all(
     sandbox: Option<&Sandbox>,
 ) -> Result<Files, StartError> {
     let engine: &EngineConfig = &lifecycle.config;
-    let folder = engine.container_folder(&record.id);
+    let folder = engine.shown_folder(record);
+    if record.host.auto_remove {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(&folder);
+        made.map_err(|source| StartError::File { operation: "mkdir", path: folder.clone(), source })?;
+    }
     Ok(Files {
         resolv_conf: Some(write(folder.join("resolv.conf"), &resolv(lifecycle, record, sandbox)?)?),
         hostname: Some(write(folder.join("hostname"), &format!("{}\n", record.config.hostname))?),
@@ -40,7 +45,7 @@ pub(super) fn write_all(
 /// Writes hosts and resolv.conf of a running container again, in place: they are mounted in it. Lines that the container
 /// changed itself are lost only in hosts, as with Docker only where it wrote them.
 pub(super) fn rewrite(lifecycle: &Lifecycle, record: &ContainerRecord, sandbox: &Sandbox) -> Result<(), StartError> {
-    let folder = lifecycle.config.container_folder(&record.id);
+    let folder = lifecycle.config.shown_folder(record);
     write(folder.join("hosts"), &hosts(lifecycle, record, Some(sandbox)))?;
     write(folder.join("resolv.conf"), &resolv(lifecycle, record, Some(sandbox))?)?;
     Ok(())
@@ -90,7 +95,7 @@ fn resolv(lifecycle: &Lifecycle, record: &ContainerRecord, sandbox: Option<&Sand
 
 /// The files of the container whose network is joined.
 pub(super) fn of_other(engine: &EngineConfig, other: &ContainerRecord) -> Files {
-    let folder = engine.container_folder(&other.id);
+    let folder = engine.shown_folder(other);
     let file = |name: &str| Some(folder.join(name)).filter(|p: &PathBuf| Path::exists(p));
     Files { resolv_conf: file("resolv.conf"), hostname: file("hostname"), hosts: file("hosts"), shm: None }
 }

@@ -154,6 +154,12 @@ impl Lifecycle {
         if let Err(e) = self.forwarders.remove_folder(record.id.as_str(), &folder) {
             warn("the container's folder", &e);
         }
+        if record.host.auto_remove {
+            match std::fs::remove_dir_all(self.config.shown_folder(record)) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => warn("the files it was shown", &e),
+                _ => {}
+            }
+        }
         point("remove.after-folder");
         for name in volumes {
             if let Err(e) = self.volumes.forget(&name) {

@@ -41,7 +41,7 @@ impl Lists {
         let folder = self.config.container_folder(&record.id);
         let started = !view.state.started_at.is_zero();
         let own = |name: &str| match started && !record.host.network_mode.starts_with("container:") {
-            true => folder.join(name).display().to_string(),
+            true => self.config.shown_folder(record).join(name).display().to_string(),
             false => String::new(),
         };
         let mut command = record.command().into_iter();
