@@ -47,9 +47,8 @@ pub fn forget_start() {
         let Some(length) = end.checked_sub(start).and_then(|l| usize::try_from(l).ok()) else { continue };
         // SAFETY: these are whole pages of a private mapping of a file that was never written to, so that what is dropped comes
         // back the same from the file.
-        let _ = unsafe {
-            rustix::mm::madvise(start as *mut std::ffi::c_void, length, rustix::mm::Advice::LinuxDontNeed)
-        };
+        let _ =
+            unsafe { rustix::mm::madvise(start as *mut std::ffi::c_void, length, rustix::mm::Advice::LinuxDontNeed) };
     }
 }
 
