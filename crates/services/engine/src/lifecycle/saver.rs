@@ -93,6 +93,20 @@ impl Saver {
         }
     }
 
+    /// Writes down how a container's last run went, if only its task folder says so: the next run takes that folder. The
+    /// caller holds the container's lock.
+    pub async fn settle(&self, container: &Container) {
+        let id = container.id.as_str();
+        if !self.shims.folder(&container.id).exists() || container.view().record.host.auto_remove {
+            return;
+        }
+        let mut batch = Batch::new();
+        batch.expect_present(Table::Containers, id).put(id, &current_record(&container.view()));
+        if let Err(error) = self.store.submit(batch).await {
+            tracing::error!(container = %container.id, %error, "cannot write down the run state");
+        }
+    }
+
     fn save(&self, container: Arc<Container>) -> impl Future<Output = ()> {
         let view = container.view();
         let mut batch = Batch::new();

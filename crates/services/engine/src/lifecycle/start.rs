@@ -49,6 +49,7 @@ impl Lifecycle {
     /// Starts a container whose lock the caller holds. A failure is published as the container's error.
     pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), StartError> {
         point("start.begin");
+        self.saver.settle(container).await;
         match self.try_start(container).await {
             Ok(()) => Ok(()),
             Err(e) => {
