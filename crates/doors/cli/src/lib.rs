@@ -98,10 +98,13 @@ fn execute(words: &[String]) -> Result<(), Exit> {
                     plugins::hooks(&shell, &matches, done.as_ref().err());
                     done
                 }
-                Action::Later(feature) => Err(Exit::new(format!(
-                    "{}: not available yet: {feature} will come with a later release of {PRODUCT}",
-                    matches.command.full_name()
-                ))),
+                Action::Later(feature) => {
+                    let name = matches.command.full_name();
+                    commands::refused(&shell, &name)?;
+                    Err(Exit::new(format!(
+                        "{name}: not available yet: {feature} will come with a later release of {PRODUCT}"
+                    )))
+                }
                 // The parser hands out no group.
                 Action::Group => Ok(()),
             }

@@ -19,6 +19,7 @@ pub mod login;
 pub mod logs;
 pub mod manifest;
 pub mod network;
+pub mod plugin;
 pub mod processes;
 pub mod progress;
 pub mod prune;
@@ -33,7 +34,10 @@ pub mod update;
 pub mod version;
 pub mod volume;
 
-use wharf_api_client::escape_path;
+use wharf_api_client::{Request, escape_path};
+
+use crate::exit::Exit;
+use crate::shell::Shell;
 
 /// Returns the path of a container, an image or the like.
 fn path(kind: &str, name: &str, rest: &str) -> String {
@@ -61,4 +65,29 @@ fn filters(values: &[&str]) -> String {
     }
     // Maps of strings always become JSON.
     serde_json::to_string(&all).unwrap_or_default()
+}
+
+/// Asks the daemon about a command that is not here yet, where it may refuse it anyway: a node outside of a swarm does, and
+/// then its words are what counts.
+///
+/// # Errors
+/// The daemon's refusal.
+pub fn refused(shell: &Shell, command: &str) -> Result<(), Exit> {
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let request = match words.as_slice() {
+        ["node", ..] => Request::get("/nodes"),
+        ["service" | "stack", ..] => Request::get("/services"),
+        ["secret", ..] => Request::get("/secrets"),
+        ["config", ..] => Request::get("/configs"),
+        ["swarm", "leave"] => Request::get("/swarm"),
+        ["swarm", "ca" | "join-token" | "unlock-key" | "update"] => Request::get("/swarm"),
+        _ => return Ok(()),
+    };
+    match shell.client()?.call(request) {
+        Ok(_) => Ok(()),
+        Err(e) if words == ["swarm", "leave"] && e.status() == Some(503) => {
+            Err(Exit::new("Error response from daemon: This node is not part of a swarm"))
+        }
+        Err(e) => Err(e.into()),
+    }
 }

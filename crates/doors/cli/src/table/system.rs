@@ -503,7 +503,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(0, 0),
         interspersed: true,
         flags: &[PLUGIN_LS],
-        action: Action::Later("plugins"),
+        action: Action::Run(commands::plugin::list),
     },
     Command {
         path: "plugin push",

@@ -99,7 +99,12 @@ pub fn look(root: &Path) -> Result<Found, TakeoverError> {
     if !root.join("engine-id").exists() && !root.join("containers").is_dir() {
         return Err(TakeoverError::NotDocker(root.to_owned()));
     }
-    let mut found = Found { volumes: volumes(root)?, networks: networks(root)?, ..Found::default() };
+    let (networks, bridges) = networks(root)?;
+    let mut found = Found { volumes: volumes(root)?, networks, ..Found::default() };
+    if !bridges.is_empty() {
+        let bridges = bridges.join(" ");
+        found.left.push(format!("links of that engine, which have the same addresses: ip link del, or boot: {bridges}"));
+    }
     let snapshots = Snapshots::open(root)?;
     for id in names(&root.join("containers"))? {
         match container(root, &id, &snapshots)? {
@@ -166,7 +171,8 @@ fn volumes(root: &Path) -> Result<Vec<FoundVolume>, TakeoverError> {
     Ok(records.into_iter().map(volume).collect())
 }
 
-fn networks(root: &Path) -> Result<Vec<NetworkCreateRequest>, TakeoverError> {
+/// The networks, and those of their bridges that are still on the host: Docker leaves them when it stops.
+fn networks(root: &Path) -> Result<(Vec<NetworkCreateRequest>, Vec<String>), TakeoverError> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "PascalCase", default)]
     struct Range {
@@ -178,6 +184,7 @@ fn networks(root: &Path) -> Result<Vec<NetworkCreateRequest>, TakeoverError> {
     #[derive(Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct Network {
+        id: String,
         name: String,
         network_type: String,
         #[serde(rename = "enableIPv4")]
@@ -199,9 +206,9 @@ fn networks(root: &Path) -> Result<Vec<NetworkCreateRequest>, TakeoverError> {
         generic: BTreeMap<String, serde_json::Value>,
     }
     let path = root.join("network/files/local-kv.db");
-    let Some(file) = Bolt::open(&path)? else { return Ok(Vec::new()) };
-    let Some(bucket) = file.bucket(&["libnetwork"])? else { return Ok(Vec::new()) };
-    let mut all = Vec::new();
+    let Some(file) = Bolt::open(&path)? else { return Ok(Default::default()) };
+    let Some(bucket) = file.bucket(&["libnetwork"])? else { return Ok(Default::default()) };
+    let (mut all, mut bridges) = (Vec::new(), Vec::new());
     for (key, item) in file.items(&bucket)? {
         let Item::Value(value) = item else { continue };
         if !key.starts_with(b"docker/network/v1.0/network/") {
@@ -232,6 +239,12 @@ fn networks(root: &Path) -> Result<Vec<NetworkCreateRequest>, TakeoverError> {
             .flatten()
             .filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
             .collect();
+        let short = network.id.get(..12).unwrap_or_default();
+        let link = options.get("com.docker.network.bridge.name").cloned().unwrap_or_else(|| format!("br-{short}"));
+        // A name with a slash is no link's.
+        if network.network_type == "bridge" && !link.contains('/') && Path::new("/sys/class/net").join(&link).exists() {
+            bridges.push(link);
+        }
         all.push(NetworkCreateRequest {
             name: network.name,
             driver: network.network_type,
@@ -250,7 +263,7 @@ fn networks(root: &Path) -> Result<Vec<NetworkCreateRequest>, TakeoverError> {
     }
     // Templates first: others are made from them.
     all.sort_by_key(|network| !network.config_only);
-    Ok(all)
+    Ok((all, bridges))
 }
 
 /// Reads one container; the inner error says why it stays where it is.

@@ -195,6 +195,17 @@ impl Context {
                 Err(_) => context.take_outside(fs::read(&path).map_err(|e| path_error("open", name, &e))?),
             }
         }
+        if name.is_empty() && !full.join("Dockerfile").exists() {
+            // Docker's client takes this one too.
+            if !full.join("dockerfile").exists() {
+                let path = full.join("Dockerfile");
+                return Err(Exit::new(format!(
+                    "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: no such file or directory",
+                    path.display()
+                )));
+            }
+            context.dockerfile = "dockerfile".to_owned();
+        }
         let own = if context.dockerfile.is_empty() { "Dockerfile" } else { context.dockerfile.as_str() };
         let named = full.join(format!("{own}.dockerignore"));
         let file = if named.exists() { named } else { full.join(".dockerignore") };
