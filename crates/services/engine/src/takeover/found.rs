@@ -103,7 +103,9 @@ pub fn look(root: &Path) -> Result<Found, TakeoverError> {
     let mut found = Found { volumes: volumes(root)?, networks, ..Found::default() };
     if !bridges.is_empty() {
         let bridges = bridges.join(" ");
-        found.left.push(format!("links of that engine, which have the same addresses: ip link del, or boot: {bridges}"));
+        found
+            .left
+            .push(format!("links of that engine, which have the same addresses: ip link del, or boot: {bridges}"));
     }
     let snapshots = Snapshots::open(root)?;
     for id in names(&root.join("containers"))? {
