@@ -19,8 +19,9 @@ use super::TakeoverError;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const HEADER: usize = 16;
-/// A tree deeper than this is a loop.
-const DEPTH: usize = 64;
+const ELEMENT: usize = 16;
+/// The smallest page there is.
+const SMALLEST: usize = 512;
 
 /// One file, read whole: those of an engine have some megabytes.
 pub(super) struct Bolt {
@@ -74,7 +75,15 @@ impl Bolt {
         let newest = std::iter::once(0).chain(sizes).filter_map(meta).max();
         let damaged = || TakeoverError::Format { path: path.to_owned(), what: "no bbolt file" };
         let (_, root, page) = newest.ok_or_else(damaged)?;
-        Ok(Some(Self { data, page: page as usize, root, path: path.to_owned() }))
+        Self::new(data, page as usize, root, path).map(Some)
+    }
+
+    fn new(data: Vec<u8>, page: usize, root: u64, path: &Path) -> Result<Self, TakeoverError> {
+        let path = path.to_owned();
+        if page < SMALLEST {
+            return Err(TakeoverError::Format { path, what: "no bbolt file" });
+        }
+        Ok(Self { data, page, root, path })
     }
 
     fn damaged(&self) -> TakeoverError {
@@ -103,8 +112,8 @@ impl Bolt {
     pub(super) fn items(&self, bucket: &Bucket) -> Result<Vec<(Vec<u8>, Item)>, TakeoverError> {
         let mut items = Vec::new();
         match bucket {
-            Bucket::Page(page) => self.walk(*page, 0, &mut items)?,
-            Bucket::Inline(bytes) => leaf(bytes, &mut items).ok_or_else(|| self.damaged())?,
+            Bucket::Page(page) => self.walk(*page, &mut self.data.len(), &mut items)?,
+            Bucket::Inline(bytes) => leaf(bytes, &mut bytes.len(), &mut items).ok_or_else(|| self.damaged())?,
         }
         Ok(items)
     }
@@ -118,27 +127,32 @@ impl Bolt {
         })
     }
 
-    fn walk(&self, page: u64, depth: usize, items: &mut Vec<(Vec<u8>, Item)>) -> Result<(), TakeoverError> {
+    /// Collects the items below a page. `left` is how many bytes of the file are not accounted for: in a tree that needs more,
+    /// pages lead back to themselves or values lie over each other.
+    fn walk(&self, page: u64, left: &mut usize, items: &mut Vec<(Vec<u8>, Item)>) -> Result<(), TakeoverError> {
+        *left = left.checked_sub(HEADER).ok_or_else(|| self.damaged())?;
         let start = usize::try_from(page).ok().and_then(|page| page.checked_mul(self.page));
         let bytes = start.and_then(|start| self.data.get(start..)).ok_or_else(|| self.damaged())?;
         let flags = number::<2>(bytes, 8).ok_or_else(|| self.damaged())?;
-        if flags & 1 == 0 || depth > DEPTH {
-            return leaf(bytes, items).filter(|()| flags & 2 != 0).ok_or_else(|| self.damaged());
+        if flags & 1 == 0 {
+            return leaf(bytes, left, items).filter(|()| flags & 2 != 0).ok_or_else(|| self.damaged());
         }
         let count = number::<2>(bytes, 10).ok_or_else(|| self.damaged())?;
         for i in 0..count as usize {
-            let child = number::<8>(bytes, HEADER + 16 * i + 8).ok_or_else(|| self.damaged())?;
-            self.walk(child, depth + 1, items)?;
+            let child = number::<8>(bytes, HEADER + ELEMENT * i + 8).ok_or_else(|| self.damaged())?;
+            self.walk(child, left, items)?;
         }
         Ok(())
     }
 }
 
-fn leaf(bytes: &[u8], items: &mut Vec<(Vec<u8>, Item)>) -> Option<()> {
+/// Collects the items of a leaf page.
+fn leaf(bytes: &[u8], left: &mut usize, items: &mut Vec<(Vec<u8>, Item)>) -> Option<()> {
     for i in 0..number::<2>(bytes, 10)? as usize {
-        let at = HEADER + 16 * i;
+        let at = HEADER + ELEMENT * i;
         let field = |n: usize| number::<4>(bytes, at + 4 * n).map(|v| v as usize);
         let (flags, position, key, value) = (field(0)?, field(1)?, field(2)?, field(3)?);
+        *left = left.checked_sub(ELEMENT + key + value)?;
         let rest = bytes.get(at + position..)?;
         let (key, value) = (rest.get(..key)?.to_vec(), rest.get(key..key + value)?);
         items.push((key, if flags & 1 == 0 { Item::Value(value.to_vec()) } else { Item::Bucket(bucket(value)?) }));
@@ -150,5 +164,45 @@ fn bucket(value: &[u8]) -> Option<Bucket> {
     match number::<8>(value, 0)? {
         0 => Some(Bucket::Inline(value.get(16..)?.to_vec())),
         page => Some(Bucket::Page(page)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PAGE: usize = 512;
+
+    fn branch_to(children: &[u64]) -> Vec<u8> {
+        let mut page = vec![0; PAGE];
+        page[8] = 1;
+        page[10] = children.len() as u8;
+        for (i, child) in children.iter().enumerate() {
+            let at = HEADER + ELEMENT * i + 8;
+            page[at..at + 8].copy_from_slice(&child.to_le_bytes());
+        }
+        page
+    }
+
+    #[test]
+    fn pages_that_lead_back_to_themselves_are_damage_found_at_once() {
+        let bolt = Bolt::new(branch_to(&[0; 30]), PAGE, 0, Path::new("x")).unwrap_or_else(|e| panic!("{e}"));
+        assert!(matches!(bolt.items(&bolt.root()), Err(TakeoverError::Format { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(data: Vec<u8>, root in 0u64..4, flags in 0u8..3, count in 0u8..40) {
+            let mut data = [data, vec![0; PAGE]].concat();
+            data[8] = flags;
+            data[10] = count;
+            if let Ok(bolt) = Bolt::new(data.clone(), PAGE, root, Path::new("x")) {
+                let kept: usize = bolt.items(&bolt.root()).into_iter().flatten().map(|(key, _)| key.len()).sum();
+                prop_assert!(kept <= data.len());
+            }
+            let _ = leaf(&data, &mut data.len(), &mut Vec::new());
+        }
     }
 }
