@@ -171,8 +171,9 @@ fn hosts_of_a_registry_are_tried_in_order_and_verified() {
     std::fs::write(place.join("hosts.toml"), hosts(&format!("ca = \"{}\"", authority.display()))).expect("written");
     daemon.docker(&["pull", "made-up.invalid/app:v1"]).ok();
     assert!(own.asked().is_empty() && !tls.asked().is_empty());
-    // Mirrors are not written to.
-    daemon.docker(&["push", "-q", "made-up.invalid/app:v1"]).ok();
+    // Mirrors are not written to. The registry itself has this image already, but not by this name.
+    daemon.docker(&["tag", "made-up.invalid/app:v1", "made-up.invalid/app:v2"]).ok();
+    daemon.docker(&["push", "-q", "made-up.invalid/app:v2"]).ok();
     assert!(own.asked().iter().any(|a| a.method == "PUT") && !tls.asked().iter().any(|a| a.method == "PUT"));
     std::fs::write(place.join("hosts.toml"), "[host").expect("written");
     assert!(daemon.docker(&["pull", "made-up.invalid/app:v1"]).stderr.contains("hosts.toml"));

@@ -52,12 +52,17 @@ impl PortTable {
         self.taken.entry((port.protocol, port.host_port)).or_default().push(port.host_ip);
     }
 
-    /// Frees a port. One that is not taken changes nothing.
+    /// Frees a port whose socket a shim still holds for a moment. One that is not taken changes nothing.
     pub(crate) fn release(&mut self, port: &BoundPort) {
-        let key = (port.protocol, port.host_port);
         if port.host_port > 0 {
-            self.parting.insert(key, Instant::now());
+            self.parting.insert((port.protocol, port.host_port), Instant::now());
         }
+        self.free(port);
+    }
+
+    /// Frees a port that nobody's socket holds.
+    fn free(&mut self, port: &BoundPort) {
+        let key = (port.protocol, port.host_port);
         if let Some(addresses) = self.taken.get_mut(&key) {
             if let Some(at) = addresses.iter().position(|a| *a == port.host_ip) {
                 addresses.swap_remove(at);
@@ -88,7 +93,7 @@ impl PortTable {
             match self.reserve_one(request, owner, both) {
                 Ok(reserved) => all.extend(reserved),
                 Err(e) => {
-                    all.iter().for_each(|r: &Reserved| self.release(&r.port));
+                    all.iter().for_each(|r: &Reserved| self.free(&r.port));
                     return Err(e);
                 }
             }
