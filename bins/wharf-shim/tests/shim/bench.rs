@@ -30,6 +30,29 @@ pub struct Bench {
     rootfs: PathBuf,
 }
 
+/// A test that fails leaves no shim, and no container of one.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let own = self.path.display().to_string();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let (pid, folder) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+            let words = std::fs::read(folder.join("cmdline")).unwrap_or_default();
+            let words = String::from_utf8_lossy(&words).into_owned();
+            if words.starts_with("wharf-shim\0") && words.contains(&own) {
+                let children = std::fs::read_to_string(folder.join(format!("task/{pid}/children"))).unwrap_or_default();
+                for pid in std::iter::once(pid.as_str()).chain(children.split_whitespace()) {
+                    if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
+                        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// A container with its log.
 pub struct Task {
     pub id: ContainerId,
@@ -46,7 +69,9 @@ impl Bench {
     pub fn new() -> Bench {
         let folder = tempfile::Builder::new().prefix("wharf-shim-").tempdir().expect("folder");
         let path = folder.path().to_owned();
-        Bench { _folder: Some(folder), ..Bench::inside(&path) }
+        let mut bench = Bench::inside(&path);
+        bench._folder = Some(folder);
+        bench
     }
 
     /// In a folder that another process removes.

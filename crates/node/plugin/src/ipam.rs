@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{Plugin, PluginError};
 
@@ -73,9 +72,7 @@ pub struct Driver<'a>(pub &'a Plugin);
 
 impl Driver<'_> {
     fn ask<A: serde::de::DeserializeOwned>(&self, method: &str, request: &impl Serialize) -> Result<A, PluginError> {
-        let method = format!("{CAPABILITY}.{method}");
-        let whole: Value = self.0.call(&method, request)?;
-        crate::accept(&method, whole)
+        crate::ask(self.0, &format!("{CAPABILITY}.{method}"), request)
     }
 
     /// What it needs. A driver without this method needs nothing.

@@ -24,9 +24,14 @@ pub use error::PluginError;
 pub use http::parse_answer;
 pub use registry::{Folders, Plugin, Plugins};
 
-/// Reads an answer of the network and address subsystems, which tell of a failure in the member `Err` or, as libnetwork's
+/// Asks a plugin of the network or address subsystem, which tell of a failure in the member `Err` or, as libnetwork's
 /// own helpers for plugins write it, `Error`.
-fn accept<A: serde::de::DeserializeOwned>(method: &str, mut answer: serde_json::Value) -> Result<A, PluginError> {
+fn ask<A: serde::de::DeserializeOwned>(
+    plugin: &Plugin,
+    method: &str,
+    request: &impl serde::Serialize,
+) -> Result<A, PluginError> {
+    let mut answer: serde_json::Value = plugin.call(method, request)?;
     let failed = ["Err", "Error"].into_iter().find_map(|m| answer[m].as_str().filter(|text| !text.is_empty()));
     if let Some(text) = failed {
         return Err(PluginError::Refused { method: "remote".to_owned(), status: 200, text: text.to_owned() });

@@ -160,9 +160,7 @@ pub struct Driver<'a>(pub &'a Plugin);
 
 impl Driver<'_> {
     fn ask<A: serde::de::DeserializeOwned>(&self, method: &str, request: &impl Serialize) -> Result<A, PluginError> {
-        let method = format!("{CAPABILITY}.{method}");
-        let whole: Value = self.0.call(&method, request)?;
-        crate::accept(&method, whole)
+        crate::ask(self.0, &format!("{CAPABILITY}.{method}"), request)
     }
 
     fn call(&self, method: &str, network: &str, endpoint: &str, body: impl Serialize) -> Result<Answer, PluginError> {
