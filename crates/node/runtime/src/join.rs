@@ -179,7 +179,12 @@ impl Plan<'_> {
         let failure = match self.prepare(&channel, cloned_into) {
             Err(failure) => failure,
             Ok(ready) => match channel.wait_for_leave() {
-                Ok(()) => self.process.launch(&ready),
+                Ok(()) => {
+                    if crate::weaken::is_dropped("linger") {
+                        std::thread::sleep(std::time::Duration::from_millis(50));
+                    }
+                    self.process.launch(&ready)
+                }
                 Err(_) => clone::exit_now(1),
             },
         };
