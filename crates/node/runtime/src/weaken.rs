@@ -13,7 +13,10 @@ pub const PROTECTIONS: &[(&str, &str)] = &[
     ("descriptors", "descriptors of the host stay open, and any working directory will do"),
     ("image", "the runtime runs from its own file, which a container can write to"),
     ("dumpable", "a process that joins can be looked into"),
-    ("linger", "no protection by itself: a process that joins waits before its program, so that a look at it need win no race"),
+    (
+        "linger",
+        "no protection by itself: a process that joins waits before its program, so that a look at it need win no race",
+    ),
     ("state-mode", "the state of containers is open to all users"),
     (
         "openat2",
