@@ -2,21 +2,23 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::io::DuplexStream;
 use tokio::sync::{oneshot, watch};
-use wharf_build::{BuildError, BuiltImage, Driver, Frontend, Job, Outcome, Value};
+use wharf_build::{BuildError, BuiltImage, Driver, Frontend, Gateway, Job, Outcome, Value};
 use wharf_error::Kind;
-use wharf_grpc::{Call, Code, Status};
+use wharf_grpc::{Call, Code, Service, Status};
 use wharf_oci::image as oci;
 use wharf_proto_buildkit::caps::APICap;
 use wharf_proto_buildkit::gateway::{
-    EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, ReadFileRequest, ReadFileResponse, Ref, RefMap,
+    EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse, Ref, RefMap,
     ResolveImageConfigRequest, ResolveImageConfigResponse, Result as BridgeResult, ResultResult, ReturnRequest,
     ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnResponse,
 };
-
+use wharf_proto_buildkit::pb;
 use wharf_solver::Graph;
 
 use crate::{Door, control, convert};
@@ -118,6 +120,8 @@ pub struct Bridge {
     returned: Mutex<Option<oneshot::Sender<Result<Outcome, BuildError>>>>,
     /// The failure that the client handed in, as it was.
     failure: Mutex<Option<Status>>,
+    /// Definitions that the build was given.
+    inputs: BTreeMap<String, pb::Definition>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -157,6 +161,48 @@ impl Bridge {
                 Ok((value, None))
             }
         }
+    }
+}
+
+/// Serves front ends that run in containers.
+pub struct Frontends;
+
+impl Gateway for Frontends {
+    fn serve(
+        &self,
+        job: Arc<Job>,
+        inputs: BTreeMap<String, pb::Definition>,
+        stream: DuplexStream,
+    ) -> Pin<Box<dyn Future<Output = Option<Result<Outcome, BuildError>>> + Send>> {
+        let (sender, mut receiver) = oneshot::channel();
+        let bridge = Bridge { job: Mutex::new(Some(job)), inputs, ..Bridge::default() };
+        *lock(&bridge.returned) = Some(sender);
+        bridge.ready.send_replace(true);
+        let bridge = Arc::new(bridge);
+        Box::pin(async move {
+            if let Err(error) = wharf_grpc::serve(stream, Arc::new(Contained(bridge))).await {
+                // It leaves as it ends.
+                tracing::debug!(%error, "a front end broke off");
+            }
+            receiver.try_recv().ok()
+        })
+    }
+}
+
+/// One front end's service: all that it can ask is about its own build.
+struct Contained(Arc<Bridge>);
+
+impl Service for Contained {
+    fn call(&self, call: Call) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>> {
+        let bridge = self.0.clone();
+        Box::pin(async move {
+            let path = call.path.clone();
+            match path.trim_start_matches('/').split_once('/') {
+                Some(("moby.buildkit.v1.frontend.LLBBridge", method)) => bridge.answer(method, call).await,
+                Some(("grpc.health.v1.Health", "Check")) => crate::healthy(&call).await,
+                _ => Err(Status::new(Code::Unimplemented, format!("unknown method {path}"))),
+            }
+        })
     }
 }
 
@@ -207,7 +253,18 @@ impl Bridges {
 }
 
 impl Door {
-    pub(crate) async fn bridge(&self, method: &str, mut call: Call) -> Result<(), Status> {
+    pub(crate) async fn bridge(&self, method: &str, call: Call) -> Result<(), Status> {
+        let id = call.metadata.get(BUILD_ID).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+        if method == "Ping" {
+            return Bridge::default().answer(method, call).await;
+        }
+        self.bridges.get(&id).await?.answer(method, call).await
+    }
+}
+
+impl Bridge {
+    async fn answer(&self, method: &str, mut call: Call) -> Result<(), Status> {
+        let bridge = self;
         if method == "Ping" {
             let cap = |id: &&str| APICap { id: (*id).to_owned(), enabled: true, ..APICap::default() };
             let pong = PongResponse {
@@ -217,17 +274,15 @@ impl Door {
             };
             return call.sender.send(&pong).await;
         }
-        let id = call.metadata.get(BUILD_ID).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        let bridge = self.bridges.get(&id).await?;
         match method {
             "Solve" => {
                 let request: SolveRequest = call.message().await?;
-                let answer = solve(&bridge, request).await?;
+                let answer = solve(bridge, request).await?;
                 call.sender.send(&answer).await
             }
             "Return" => {
                 let request: ReturnRequest = call.message().await?;
-                take_result(&bridge, request).await;
+                take_result(bridge, request).await;
                 call.sender.send(&ReturnResponse {}).await
             }
             "ReadFile" => {
@@ -248,11 +303,19 @@ impl Door {
                 bridge.value(&request.r#ref).await?;
                 call.sender.send(&EvaluateResponse {}).await
             }
-            "Inputs" => call.sender.send(&InputsResponse::default()).await,
+            "ReadDir" => {
+                let request: ReadDirRequest = call.message().await?;
+                let (value, _) = bridge.value(&request.r#ref).await?;
+                let job = bridge.job().await?;
+                let entries = job.list(&value, Path::new(&request.dir_path), &request.include_pattern);
+                let entries = entries.map_err(|e| convert::status(&e))?;
+                call.sender.send(&ReadDirResponse { entries }).await
+            }
+            "Inputs" => call.sender.send(&InputsResponse { definitions: bridge.inputs.clone() }).await,
             "Warn" => call.sender.send(&WarnResponse {}).await,
             "ResolveImageConfig" => {
                 let request: ResolveImageConfigRequest = call.message().await?;
-                let answer = resolve(&bridge, &request).await?;
+                let answer = resolve(bridge, &request).await?;
                 call.sender.send(&answer).await
             }
             _ => Err(Status::new(
@@ -288,13 +351,10 @@ async fn solve(bridge: &Bridge, request: SolveRequest) -> Result<SolveResponse, 
         let reference = Ref { id, def: Some(definition) };
         return Ok(answer(BridgeResult { result: Some(ResultResult::Ref(reference)), ..BridgeResult::default() }));
     }
-    if request.frontend != "dockerfile.v0" {
-        return Err(Status::new(Code::Unimplemented, format!("unsupported frontend {}", request.frontend)));
-    }
     let several = request.frontend_opt.get("platform").is_some_and(|p| p.contains(','))
         || request.frontend_opt.get("multi-platform").is_some_and(|m| m == "true");
     let frontend = Frontend { attrs: request.frontend_opt, inputs: request.frontend_inputs };
-    let outcome = frontend.solve(&job).await.map_err(|e| convert::status(&e))?;
+    let outcome = frontend.solve_as(&request.frontend, &job).await.map_err(|e| convert::status(&e))?;
     let mut metadata: BTreeMap<String, Vec<u8>> = outcome.metadata;
     let mut refs = BTreeMap::new();
     let mut platforms = Vec::new();
@@ -346,12 +406,14 @@ async fn take_result(bridge: &Bridge, request: ReturnRequest) {
     let outcome = match request.error {
         Some(error) => {
             let error = Status { code: code(error.code), message: error.message, details: error.details };
-            let failed = BuildError::new(Kind::Invalid, error.message.clone());
+            let details = Some(Arc::from(error.details.clone()));
+            let failed = BuildError { details, ..BuildError::new(Kind::Invalid, error.message.clone()) };
             *lock(&bridge.failure) = Some(error);
             Err(failed)
         }
         None => collect(bridge, request.result.unwrap_or_default()).await.map_err(|status| {
-            let failed = BuildError::new(Kind::Invalid, status.message.clone());
+            let details = Some(Arc::from(status.details.clone()));
+            let failed = BuildError { details, ..BuildError::new(Kind::Invalid, status.message.clone()) };
             *lock(&bridge.failure) = Some(status);
             failed
         }),
@@ -382,6 +444,8 @@ async fn collect(bridge: &Bridge, result: BridgeResult) -> Result<Outcome, Statu
         Some(ResultResult::RefsDeprecated(map)) => {
             map.refs.into_iter().map(|(k, id)| (k, Ref { id, def: None })).collect()
         }
+        // An image without files.
+        None if result.metadata.contains_key("containerimage.config") => vec![(String::new(), Ref::default())],
         None => Vec::new(),
     };
     let mut images = Vec::new();

@@ -16,7 +16,7 @@ pub fn status(error: &BuildError) -> Status {
         Kind::Cancelled => Code::Canceled,
         _ => Code::Unknown,
     };
-    let mut details = Vec::new();
+    let mut details = error.details.as_deref().map(<[Any]>::to_vec).unwrap_or_default();
     if let Some(vertex) = &error.vertex {
         details.push(Any {
             type_url: "github.com/moby/buildkit/errdefs.Vertex+json".to_owned(),

@@ -24,6 +24,7 @@ pub struct Door {
 impl Door {
     /// Opens it.
     pub fn new(builder: Arc<Builder>) -> Self {
+        builder.serve_frontends(Arc::new(bridge::Frontends));
         Self { builder, bridges: Arc::default() }
     }
 
@@ -55,13 +56,16 @@ impl Door {
         match service {
             "moby.buildkit.v1.Control" => self.control(method, call).await,
             "moby.buildkit.v1.frontend.LLBBridge" => self.bridge(method, call).await,
-            "grpc.health.v1.Health" if method == "Check" => {
-                // HealthCheckResponse{status: SERVING}; its one field is a number like this one's.
-                call.sender.send(&wharf_proto_buildkit::errdefs::FileAction { index: 1 }).await
-            }
+            "grpc.health.v1.Health" if method == "Check" => healthy(&call).await,
             _ => Err(Status::new(Code::Unimplemented, format!("unknown service {service}"))),
         }
     }
+}
+
+/// Answers that all is well.
+async fn healthy(call: &Call) -> Result<(), Status> {
+    // HealthCheckResponse{status: SERVING}; its one field is a number like this one's.
+    call.sender.send(&wharf_proto_buildkit::errdefs::FileAction { index: 1 }).await
 }
 
 impl Service for Door {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 use wharf_distribution::Repository;
@@ -14,6 +14,7 @@ use wharf_types::{Digest, Reference};
 
 use crate::BuildError;
 use crate::cache::{Cache, Collect};
+use crate::gateway::Gateway;
 use crate::local::Pool;
 use crate::progress::Progress;
 use crate::request::Histories;
@@ -90,6 +91,7 @@ pub struct Builder {
     layers: Mutex<HashMap<u64, (Descriptor, Digest)>>,
     /// Directories of base images by the chain ids of their layers.
     chains: Mutex<HashMap<Digest, Snapshot>>,
+    gateway: OnceLock<Arc<dyn Gateway>>,
 }
 
 /// Digests of selections that are remembered at most.
@@ -119,8 +121,18 @@ impl Builder {
             digests: Mutex::default(),
             layers: Mutex::default(),
             chains: Mutex::default(),
+            gateway: OnceLock::new(),
             parts,
         }))
+    }
+
+    /// Says who serves front ends that run in containers; the first word counts.
+    pub fn serve_frontends(&self, gateway: Arc<dyn Gateway>) {
+        let _ = self.gateway.set(gateway);
+    }
+
+    pub(crate) fn gateway(&self) -> Option<&Arc<dyn Gateway>> {
+        self.gateway.get()
     }
 
     /// The progress of a build by the reference its client gave it; made by whoever asks first.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wharf_error::{Chain, HasKind, Kind};
-use wharf_proto_buildkit::pb;
+use wharf_proto_buildkit::{Any, pb};
 
 /// Why a build failed; shared by everyone who waits for the same step.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -17,6 +17,8 @@ pub struct BuildError {
     pub vertex: Option<Arc<str>>,
     /// The place in the Dockerfile.
     pub source_place: Option<Arc<Place>>,
+    /// What a front end said of it besides, in the protocol's own form.
+    pub details: Option<Arc<[Any]>>,
 }
 
 /// A place in a source file.
@@ -31,7 +33,7 @@ pub struct Place {
 impl BuildError {
     /// A failure with a text.
     pub fn new(kind: Kind, text: impl Into<String>) -> Self {
-        Self { text: Arc::from(text.into()), kind, vertex: None, source_place: None }
+        Self { text: Arc::from(text.into()), kind, vertex: None, source_place: None, details: None }
     }
 
     /// What the user wrote is wrong.

@@ -16,7 +16,7 @@ use rustix::mount::{
     fsopen, move_mount, open_tree, unmount,
 };
 use tokio::sync::{OwnedMutexGuard, mpsc};
-use wharf_engine::{StepBind, StepNetwork, StepRequest};
+use wharf_engine::{StepBind, StepEnd, StepNetwork, StepRequest};
 use wharf_error::Chain;
 use wharf_proto_buildkit::pb;
 use wharf_proto_buildkit::ssh::BytesMessage;
@@ -33,16 +33,16 @@ use crate::session::Session;
 use crate::tree::Tree;
 
 /// What a step has while it runs; all of it goes when this is dropped.
-struct Scene {
-    folder: PathBuf,
+pub(crate) struct Scene {
+    pub(crate) folder: PathBuf,
     mounted: Vec<PathBuf>,
     /// What the root is.
     root: Option<Snapshot>,
     /// Snapshots that were prepared, by output.
     outputs: Vec<(i64, Snapshot)>,
     /// Prepared for writing, but thrown away afterwards.
-    scratch: Vec<Snapshot>,
-    snapshots: Arc<dyn wharf_snapshot::Snapshotter>,
+    pub(crate) scratch: Vec<Snapshot>,
+    pub(crate) snapshots: Arc<dyn wharf_snapshot::Snapshotter>,
     caches: Vec<Arc<Node>>,
     turns: Vec<OwnedMutexGuard<()>>,
     agents: Vec<tokio::task::JoinHandle<()>>,
@@ -73,7 +73,7 @@ fn failed(what: &str) -> impl Fn(rustix::io::Errno) -> BuildError + '_ {
 }
 
 impl Scene {
-    fn new(job: &Job) -> Result<Self, BuildError> {
+    pub(crate) fn new(job: &Job) -> Result<Self, BuildError> {
         let mut bytes = [0u8; 8];
         // getrandom(2) does not fail once the pool is ready.
         let _ = rustix::rand::getrandom(&mut bytes[..], rustix::rand::GetRandomFlags::empty());
@@ -235,12 +235,17 @@ async fn run(job: &Arc<Job>, meta: &pb::Meta, request: StepRequest, step: &Step)
     if end.cancelled {
         return Err(BuildError::cancelled());
     }
+    judge(&end, &meta.args, &meta.valid_exit_codes)
+}
+
+/// Whether a process ended as it was to: with one of these codes, or with 0 where none are given.
+pub(crate) fn judge(end: &StepEnd, args: &[String], codes: &[i32]) -> Result<(), BuildError> {
     let status = i32::try_from(end.status).unwrap_or(-1);
-    let allowed = if meta.valid_exit_codes.is_empty() { status == 0 } else { meta.valid_exit_codes.contains(&status) };
+    let allowed = if codes.is_empty() { status == 0 } else { codes.contains(&status) };
     if allowed {
         return Ok(());
     }
-    let command = meta.args.join(" ");
+    let command = args.join(" ");
     let why = if end.oom { "cannot allocate memory".to_owned() } else { format!("exit code: {status}") };
     Err(BuildError::new(
         wharf_error::Kind::Invalid,

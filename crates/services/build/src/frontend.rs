@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use wharf_dockerfile::Dockerfile;
-use wharf_dockerfile::ignore;
+use wharf_dockerfile::{Directives, Dockerfile, ignore};
 use wharf_error::Kind;
 use wharf_oci::image as oci;
 use wharf_proto_buildkit::pb;
@@ -48,6 +47,14 @@ pub struct Outcome {
     pub metadata: BTreeMap<String, Vec<u8>>,
 }
 
+/// What was read.
+enum Read {
+    /// A file of the language that is built in.
+    Own(Box<Input>),
+    /// One that asks for another front end: the whole of its line, and the image's name.
+    Foreign(String, String),
+}
+
 /// The file and what belongs to it.
 struct Input {
     file: Dockerfile,
@@ -64,16 +71,19 @@ impl Frontend {
         all.collect()
     }
 
-    /// The name of the front end image that the file asks for, if it is not this one.
-    fn foreign(&self, file: &Dockerfile) -> Option<String> {
+    /// The front end that the file asks for, if it is not this one: the whole line, and the image's name.
+    fn foreign(&self, text: &[u8]) -> Option<(String, String)> {
+        // Who was asked for already and comes here wants this one.
+        if self.attrs.contains_key("cmdline") {
+            return None;
+        }
         let asked = match self.attrs.get("build-arg:BUILDKIT_SYNTAX") {
             Some(name) => name.clone(),
-            None => file.directives.syntax.as_ref()?.0.clone(),
+            // What is wrong with them is told when the file is read as a whole.
+            None => Directives::of(text).ok()?.syntax?.0,
         };
-        let name = wharf_types::Reference::parse(asked.split_whitespace().next()?).ok()?;
-        // Docker's own front end speaks the language that is built in.
-        let own = ["docker/dockerfile", "docker/dockerfile-upstream"].contains(&name.familiar_name());
-        (!own).then_some(asked)
+        let image = asked.split_whitespace().next()?.to_owned();
+        (!is_own(&image)).then_some((asked, image))
     }
 
     /// Does what is asked.
@@ -81,13 +91,15 @@ impl Frontend {
     /// # Errors
     /// [`BuildError`].
     pub async fn solve(&self, job: &Arc<Job>) -> Result<Outcome, BuildError> {
-        let input = self.read(job).await?;
-        if let Some(image) = self.foreign(&input.file) {
-            return Err(BuildError::new(
-                Kind::NotImplemented,
-                format!("the front end image {image} cannot be run: gateway containers are not supported yet"),
-            ));
-        }
+        let input = match self.read(job).await? {
+            Read::Own(input) => *input,
+            Read::Foreign(command, image) => {
+                let mut other = self.clone();
+                other.attrs.insert("cmdline".to_owned(), command);
+                other.attrs.insert("source".to_owned(), image);
+                return crate::gateway::run(job, &other).await;
+            }
+        };
         match self.attr("requestid") {
             "" => {}
             "frontend.lint" => return self.lint(job, &input).await,
@@ -111,6 +123,18 @@ impl Frontend {
         Ok(Outcome { images, metadata: BTreeMap::new() })
     }
 
+    /// Does what is asked by the front end of that name.
+    ///
+    /// # Errors
+    /// There is no such front end, or those of the one.
+    pub async fn solve_as(&self, name: &str, job: &Arc<Job>) -> Result<Outcome, BuildError> {
+        match name {
+            "dockerfile.v0" => self.solve(job).await,
+            "gateway.v0" => crate::gateway::run(job, self).await,
+            other => Err(BuildError::invalid(format!("unsupported frontend {other}"))),
+        }
+    }
+
     fn platforms(&self) -> Result<Vec<oci::Platform>, BuildError> {
         let text = self.attr("platform");
         if text.is_empty() {
@@ -122,16 +146,20 @@ impl Frontend {
         text.split(',').map(|p| parse(p.trim())).collect()
     }
 
-    /// Reads one small tree of the client.
-    async fn fetch(&self, job: &Arc<Job>, op: &pb::Op, name: &str) -> Result<Value, BuildError> {
+    /// A definition of one operation.
+    pub(crate) fn only(op: &pb::Op, name: &str) -> pb::Definition {
         let mut maker = Maker::default();
         let digest = maker.add(op, describe(name), None);
-        let definition = maker.finish(&Output { digest, index: 0 }, "", b"");
-        let graph = Graph::of(&definition).map_err(|e| BuildError::invalid(e.to_string()))?;
+        maker.finish(&Output { digest, index: 0 }, "", b"")
+    }
+
+    /// Reads one small tree of the client.
+    async fn fetch(&self, job: &Arc<Job>, op: &pb::Op, name: &str) -> Result<Value, BuildError> {
+        let graph = Graph::of(&Self::only(op, name)).map_err(|e| BuildError::invalid(e.to_string()))?;
         job.evaluate(&Arc::new(graph)).await
     }
 
-    async fn input_value(&self, job: &Arc<Job>, name: &str) -> Option<Result<Value, BuildError>> {
+    pub(crate) async fn input_value(&self, job: &Arc<Job>, name: &str) -> Option<Result<Value, BuildError>> {
         let definition = self.inputs.get(name)?;
         let graph = match Graph::of(definition) {
             Ok(graph) => graph,
@@ -163,7 +191,7 @@ impl Frontend {
         if own.is_empty() { default.to_owned() } else { own.to_owned() }
     }
 
-    async fn read(&self, job: &Arc<Job>) -> Result<Input, BuildError> {
+    async fn read(&self, job: &Arc<Job>) -> Result<Read, BuildError> {
         let file_name = self.key("filename", "Dockerfile");
         let context_name = self.key("contextkey", "context");
         let file_context = self.key("dockerfilekey", "dockerfile");
@@ -200,6 +228,9 @@ impl Frontend {
             }
             Err(e) => return Err(BuildError::system("failed to read dockerfile", &e)),
         };
+        if let Some((command, image)) = self.foreign(&text) {
+            return Ok(Read::Foreign(command, image));
+        }
         let mut options = self.options(&file_name, &text)?;
         options.ignore = match read(&own_ignore) {
             Ok(text) => ignore::read(&String::from_utf8_lossy(&text)),
@@ -210,7 +241,7 @@ impl Frontend {
             Some(op) => op,
             None => self.local_op(&context_name, &context_name, &[], &options.ignore),
         });
-        Ok(Input { file, options })
+        Ok(Read::Own(Box::new(Input { file, options })))
     }
 
     async fn ignore(
@@ -362,7 +393,7 @@ impl Frontend {
     }
 
     /// The configuration that goes with a definition that stands for a base.
-    fn input_config(&self, name: &str) -> Result<BaseConfig, BuildError> {
+    pub(crate) fn input_config(&self, name: &str) -> Result<BaseConfig, BuildError> {
         let text = self.attr(&format!("input-metadata:{name}"));
         if text.is_empty() {
             return Ok(BaseConfig {
@@ -431,6 +462,12 @@ impl Frontend {
         ];
         Ok(Outcome { images: Vec::new(), metadata: metadata.into() })
     }
+}
+
+/// Whether an image is Docker's own front end, whose language is built in.
+pub(crate) fn is_own(image: &str) -> bool {
+    wharf_types::Reference::parse(image)
+        .is_ok_and(|name| ["docker/dockerfile", "docker/dockerfile-upstream"].contains(&name.familiar_name()))
 }
 
 /// Standard base64.

@@ -1,8 +1,10 @@
 //! One build at work: vertices are evaluated side by side, each once, and not at all if the cache has them.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
@@ -121,6 +123,8 @@ pub struct Job {
     /// Where cached steps may be taken from.
     pub imports: Vec<transfer::Place>,
     imported: transfer::Imports,
+    /// Front end containers that run.
+    pub(crate) frontends: AtomicUsize,
 }
 
 fn shared<T>(map: &Mutex<HashMap<String, Shared<T>>>, key: &str) -> Shared<T> {
@@ -148,6 +152,7 @@ impl Job {
             fresh: Mutex::default(),
             imports: Vec::new(),
             imported: transfer::Imports::default(),
+            frontends: AtomicUsize::new(0),
         }
     }
 
@@ -434,6 +439,33 @@ impl Job {
     /// It is not there, or too large.
     pub fn read(&self, value: &Value, path: &Path) -> Result<Vec<u8>, BuildError> {
         self.view(value)?.read(path, 16 << 20).map_err(|e| missing(path, &e))
+    }
+
+    /// The entries of a folder of a value, by name; of those that a pattern fits, if there is one.
+    ///
+    /// # Errors
+    /// It is no folder.
+    pub fn list(
+        &self,
+        value: &Value,
+        path: &Path,
+        pattern: &str,
+    ) -> Result<Vec<wharf_proto_buildkit::fsutil::Stat>, BuildError> {
+        let tree = self.view(value)?;
+        let mut entries = Vec::new();
+        let folder = tree.folder(path).map_err(|e| missing(path, &e))?;
+        let mut names = crate::tree::names(folder.as_fd()).map_err(|e| missing(path, &e))?;
+        names.sort();
+        for name in names {
+            let fits = match pattern {
+                "" => Ok(true),
+                _ => wharf_dockerfile::ignore::go_match(pattern, &name.to_string_lossy()),
+            };
+            if fits.map_err(|_| BuildError::invalid(format!("syntax error in pattern {pattern:?}")))? {
+                entries.push(self.stat(value, &path.join(name))?);
+            }
+        }
+        Ok(entries)
     }
 
     /// Looks at a path of a value.

@@ -215,15 +215,14 @@ impl Builder {
                 let config = oci::Image { platform: platform.clone(), ..oci::Image::default() };
                 vec![Image { platform, value, config }]
             }
-            (_, "dockerfile.v0") => {
-                let outcome = request.input.solve(&job).await?;
+            (None, "") => Vec::new(),
+            (_, name) => {
+                let outcome = request.input.solve_as(name, &job).await?;
                 if outcome.images.is_empty() {
                     return Ok(BuildResult { metadata: outcome.metadata, ..BuildResult::default() });
                 }
                 outcome.images
             }
-            (None, "") => Vec::new(),
-            (_, other) => return Err(BuildError::invalid(format!("unsupported frontend {other}"))),
         };
         let mut result = BuildResult::default();
         for (number, exporter) in request.exporters.iter().enumerate() {

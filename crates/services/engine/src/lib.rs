@@ -37,7 +37,7 @@ pub mod volumes;
 pub use changes::until;
 pub use engine::{Engine, Setup};
 pub use error::{EngineError, OpenError, StartError};
-pub use steps::{StepBind, StepEnd, StepNetwork, StepOutput, StepRequest, Steps};
+pub use steps::{StepBind, StepEnd, StepInput, StepNetwork, StepOutput, StepRequest, Steps};
 
 /// Runs work that blocks on a thread of its own.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, EngineError> {

@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use wharf_api_types::{ContainerConfig, HostConfig, Ulimit};
 use wharf_network::{
     Attachment, EndpointRequest, HostsEntry, ResolvMode, ResolvOptions, hosts_file, resolv_conf, resolv_conf_path,
 };
-use wharf_task::{AttachRequest, CreateRequest, Shim, SpawnRequest};
+use wharf_task::{AttachRequest, CreateRequest, Shim, SpawnRequest, Stdin};
 use wharf_types::{ContainerId, Mount, Signal};
 
 use crate::create::mounts::{Depth, Point, Source};
@@ -98,6 +99,9 @@ pub struct StepEnd {
 /// A piece of output: 1 for stdout, 2 for stderr.
 pub type StepOutput = (u8, Vec<u8>);
 
+/// What a step reads; its end is the end of its input.
+pub type StepInput = Box<dyn AsyncRead + Send + Unpin>;
+
 /// Runs steps.
 #[derive(Clone)]
 pub struct Steps {
@@ -110,9 +114,22 @@ impl Steps {
     /// # Errors
     /// It could not be started.
     pub async fn run(&self, request: StepRequest, output: mpsc::Sender<StepOutput>) -> Result<StepEnd, EngineError> {
+        self.converse(request, None, output).await
+    }
+
+    /// As [`Steps::run`], with input.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn converse(
+        &self,
+        request: StepRequest,
+        input: Option<StepInput>,
+        output: mpsc::Sender<StepOutput>,
+    ) -> Result<StepEnd, EngineError> {
         let (waiting, gone) = oneshot::channel::<()>();
         let steps = self.clone();
-        let work = tokio::spawn(async move { steps.carry_out(request, output, gone).await });
+        let work = tokio::spawn(async move { steps.carry_out(request, input, output, gone).await });
         let end = work.await.map_err(|_| EngineError::Worker)?;
         drop(waiting);
         end
@@ -121,6 +138,7 @@ impl Steps {
     async fn carry_out(
         &self,
         request: StepRequest,
+        input: Option<StepInput>,
         output: mpsc::Sender<StepOutput>,
         gone: oneshot::Receiver<()>,
     ) -> Result<StepEnd, EngineError> {
@@ -142,7 +160,7 @@ impl Steps {
                 return Err(e.into());
             }
         };
-        let ended = self.attend(&shim, request.rootfs, output, gone).await;
+        let ended = self.attend(&shim, request.rootfs, input, output, gone).await;
         // Failures to end a shim that is gone already mean nothing.
         let _ = shim.delete(None).await;
         if shim.shutdown().await.is_ok() {
@@ -157,14 +175,19 @@ impl Steps {
         &self,
         shim: &Shim,
         rootfs: Vec<Mount>,
+        input: Option<StepInput>,
         output: mpsc::Sender<StepOutput>,
         mut gone: oneshot::Receiver<()>,
     ) -> Result<StepEnd, StartError> {
-        shim.create(CreateRequest { rootfs, ..CreateRequest::default() }).await.map_err(StartError::Task)?;
-        let wanted = AttachRequest { stdin: false, stdout: true, stderr: true, from_start: true, whole_line: false };
+        let stdin = if input.is_some() { Stdin::Once } else { Stdin::Null };
+        shim.create(CreateRequest { rootfs, stdin, ..CreateRequest::default() }).await.map_err(StartError::Task)?;
+        let given = input.is_some();
+        let wanted = AttachRequest { stdin: given, stdout: true, stderr: true, from_start: true, whole_line: false };
         let attached = shim.attach(None, wanted).await.map_err(StartError::Task)?;
         shim.start(None).await.map_err(StartError::Task)?;
-        let reading = tokio::spawn(pass_on(attached.stream, output));
+        let (from, to) = attached.stream.into_split();
+        let reading = tokio::spawn(pass_on(from, output));
+        let writing = tokio::spawn(feed(input, to));
         let mut cancelled = false;
         let exit = loop {
             tokio::select! {
@@ -178,6 +201,8 @@ impl Steps {
         };
         // The stream ends when all was delivered; who does not read any more ends it too.
         let _ = reading.await;
+        // Nobody reads any more what is still to be read.
+        writing.abort();
         Ok(StepEnd { status: exit.status, oom: exit.oom, cancelled })
     }
 
@@ -406,7 +431,7 @@ fn points(request: &StepRequest) -> Vec<Point> {
 }
 
 /// Undoes the framing of stdout and stderr (stdcopy: stream byte, three zeros, length).
-async fn pass_on(mut stream: tokio::net::UnixStream, output: mpsc::Sender<StepOutput>) {
+async fn pass_on(mut stream: OwnedReadHalf, output: mpsc::Sender<StepOutput>) {
     loop {
         let mut head = [0; 8];
         if stream.read_exact(&mut head).await.is_err() {
@@ -425,6 +450,14 @@ async fn pass_on(mut stream: tokio::net::UnixStream, output: mpsc::Sender<StepOu
             let _ = output.send((head[0], data[..part].to_vec())).await;
         }
     }
+}
+
+/// Passes input on; holds the writing end otherwise, since its end would end the attachment's.
+async fn feed(input: Option<StepInput>, mut to: OwnedWriteHalf) {
+    let Some(mut input) = input else { return std::future::pending().await };
+    // Who does not read its input any more is not owed it.
+    let _ = tokio::io::copy(&mut input, &mut to).await;
+    let _ = to.shutdown().await;
 }
 
 fn open_folder(path: &Path) -> Result<OwnedFd, StartError> {

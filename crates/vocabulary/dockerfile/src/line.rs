@@ -52,9 +52,8 @@ const LINE_LIMIT: usize = 16 << 20;
 /// # Errors
 /// [`DockerfileError`] with Docker's texts.
 pub fn logical_lines(bytes: &[u8]) -> Result<(Directives, Vec<Line>), DockerfileError> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let text = String::from_utf8_lossy(bytes);
-    let raw: Vec<&str> = text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).collect();
+    let text = text_of(bytes);
+    let raw = raw_lines(&text);
     let directives = directives(&raw)?;
     let mut lines = Vec::new();
     let mut reader = Reader { raw: &raw, next: 0, escape: directives.escape };
@@ -63,6 +62,24 @@ pub fn logical_lines(bytes: &[u8]) -> Result<(Directives, Vec<Line>), Dockerfile
         lines.push(line);
     }
     Ok((directives, lines))
+}
+
+impl Directives {
+    /// Reads only the directives of a file, which need not be a Dockerfile: its front end may be another.
+    ///
+    /// # Errors
+    /// A directive stands twice, or has a value that it cannot have.
+    pub fn of(bytes: &[u8]) -> Result<Self, DockerfileError> {
+        directives(&raw_lines(&text_of(bytes)))
+    }
+}
+
+fn text_of(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes))
+}
+
+fn raw_lines(text: &str) -> Vec<&str> {
+    text.split('\n').map(|l| l.strip_suffix('\r').unwrap_or(l)).collect()
 }
 
 struct Reader<'a> {
