@@ -74,7 +74,11 @@ fn a_front_end_that_fails_fails_the_build_in_its_own_words() {
         }
         let folder = context(&[("Dockerfile", "# syntax=127.0.0.1:1/nosuch\n")]);
         let done = build(&["build", path(&folder)]);
-        assert!(done.code != 0 && said(&done).contains("failed to resolve source metadata for"), "{way}: {}", said(&done));
+        assert!(
+            done.code != 0 && said(&done).contains("failed to resolve source metadata for"),
+            "{way}: {}",
+            said(&done)
+        );
         let steps = daemon.exec_root().join("steps");
         let table = std::fs::read_to_string("/proc/self/mountinfo").expect("reads");
         assert!(!table.contains(&format!("{}/", steps.display())), "{way}: mounts are left");
@@ -124,7 +128,9 @@ fn a_front_end_makes_images_of_several_platforms_and_comes_from_a_registry() {
 #[test]
 fn dockers_own_front_end_is_built_in_and_not_fetched() {
     each_way(|daemon, way, build| {
-        for line in ["docker/dockerfile:1", "docker.io/docker/dockerfile:1.19-labs", "docker/dockerfile-upstream:master"] {
+        for line in
+            ["docker/dockerfile:1", "docker.io/docker/dockerfile:1.19-labs", "docker/dockerfile-upstream:master"]
+        {
             let folder = context(&[("Dockerfile", &format!("# syntax={line}\nFROM busybox\nRUN true\n"))]);
             build(&["build", "-t", "own", path(&folder)]).ok();
         }

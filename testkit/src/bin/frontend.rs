@@ -300,8 +300,7 @@ async fn main() {
         Ok(result) => ReturnRequest { result: Some(result), error: None },
         Err(status) => {
             let code = status.code as i32;
-            let error =
-                wharf_proto_buildkit::Status { code, message: status.message, details: status.details };
+            let error = wharf_proto_buildkit::Status { code, message: status.message, details: status.details };
             ReturnRequest { result: None, error: Some(error) }
         }
     };

@@ -14,9 +14,10 @@ use wharf_grpc::{Call, Code, Service, Status};
 use wharf_oci::image as oci;
 use wharf_proto_buildkit::caps::APICap;
 use wharf_proto_buildkit::gateway::{
-    EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest, ReadFileResponse, Ref, RefMap,
-    ResolveImageConfigRequest, ResolveImageConfigResponse, Result as BridgeResult, ResultResult, ReturnRequest,
-    ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse, WarnResponse,
+    EvaluateRequest, EvaluateResponse, InputsResponse, PongResponse, ReadDirRequest, ReadDirResponse, ReadFileRequest,
+    ReadFileResponse, Ref, RefMap, ResolveImageConfigRequest, ResolveImageConfigResponse, Result as BridgeResult,
+    ResultResult, ReturnRequest, ReturnResponse, SolveRequest, SolveResponse, StatFileRequest, StatFileResponse,
+    WarnResponse,
 };
 use wharf_proto_buildkit::pb;
 use wharf_solver::Graph;
