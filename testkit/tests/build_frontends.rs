@@ -63,6 +63,8 @@ fn a_front_end_that_fails_fails_the_build_in_its_own_words() {
         front_end(daemon, "recipe", LABELS);
         for (line, text) in [
             ("fail in my own words", "in my own words"),
+            // Where it stands, which only sessions are told.
+            ("fail there", if way == "classic" { "there" } else { "1 | >>> # syntax=recipe" }),
             ("die 7", "process \"/frontend\" did not complete successfully: exit code: 7"),
             ("die 0", "no result for incomplete build"),
             ("base busybox\nrun exit 9", "did not complete successfully: exit code: 9"),

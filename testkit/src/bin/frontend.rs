@@ -160,7 +160,10 @@ impl Builder {
         Ok(())
     }
 
-    async fn base(&self, state: &mut State, image: &str) -> Done<()> {
+    async fn base(&self, state: &mut State, name: &str) -> Done<()> {
+        // As BuildKit wants names: whole.
+        let name = if name.contains('/') { name.to_owned() } else { format!("docker.io/library/{name}") };
+        let image = &if name.contains(':') { name } else { format!("{name}:latest") };
         let request = ResolveImageConfigRequest { r#ref: image.to_owned(), ..Default::default() };
         let found: ResolveImageConfigResponse = self.ask("ResolveImageConfig", &request).await?;
         state.image = serde_json::from_slice(&found.config).map_err(|e| wrong(e.to_string()))?;

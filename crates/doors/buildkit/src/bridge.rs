@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::DuplexStream;
 use tokio::sync::{oneshot, watch};
-use wharf_build::{BuildError, BuiltImage, Driver, Frontend, Gateway, Job, Outcome, Value};
+use wharf_build::{BuildError, BuiltImage, Driver, Frontend, Gateway, Job, Later, Outcome, Value};
 use wharf_error::Kind;
 use wharf_grpc::{Call, Code, Service, Status};
 use wharf_oci::image as oci;
@@ -174,7 +174,7 @@ impl Gateway for Frontends {
         job: Arc<Job>,
         inputs: BTreeMap<String, pb::Definition>,
         stream: DuplexStream,
-    ) -> Pin<Box<dyn Future<Output = Option<Result<Outcome, BuildError>>> + Send>> {
+    ) -> Later<'static, Option<Outcome>> {
         let (sender, mut receiver) = oneshot::channel();
         let bridge = Bridge { job: Mutex::new(Some(job)), inputs, ..Bridge::default() };
         *lock(&bridge.returned) = Some(sender);
@@ -185,7 +185,7 @@ impl Gateway for Frontends {
                 // It leaves as it ends.
                 tracing::debug!(%error, "a front end broke off");
             }
-            receiver.try_recv().ok()
+            receiver.try_recv().ok().transpose()
         })
     }
 }

@@ -54,7 +54,8 @@ impl BuildError {
     /// Says where in the source it is, unless that is known.
     #[must_use]
     pub fn at(mut self, place: Option<Place>) -> Self {
-        if self.source_place.is_none() {
+        let told = |d: &Any| d.type_url.ends_with("errdefs.Source+json");
+        if self.source_place.is_none() && !self.details.iter().flat_map(|d| d.iter()).any(told) {
             self.source_place = place.map(Arc::new);
         }
         self

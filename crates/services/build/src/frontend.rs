@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use wharf_dockerfile::{Directives, Dockerfile, ignore};
+use wharf_dockerfile::{Directives, Dockerfile, Range, ignore};
 use wharf_error::Kind;
 use wharf_oci::image as oci;
 use wharf_proto_buildkit::pb;
 use wharf_solver::{Graph, Maker, Output, describe, digest_of};
 
 use crate::BuildError;
+use crate::error::Place;
 use crate::job::{Job, Value};
 use crate::lower::{BaseConfig, Lower, Lowered, Options, Stop, context_operation, full_name, parse_platform};
 use crate::progress::{Step, warn};
@@ -51,8 +52,8 @@ pub struct Outcome {
 enum Read {
     /// A file of the language that is built in.
     Own(Box<Input>),
-    /// One that asks for another front end: the whole of its line, and the image's name.
-    Foreign(String, String),
+    /// One that asks for another front end: the whole of its line, the image's name, and where it stands.
+    Foreign(String, String, Option<Arc<Place>>),
 }
 
 /// The file and what belongs to it.
@@ -71,19 +72,19 @@ impl Frontend {
         all.collect()
     }
 
-    /// The front end that the file asks for, if it is not this one: the whole line, and the image's name.
-    fn foreign(&self, text: &[u8]) -> Option<(String, String)> {
+    /// The front end that the file asks for, if it is not this one: the whole line, the image's name, and where it stands.
+    fn foreign(&self, text: &[u8]) -> Option<(String, String, Option<Range>)> {
         // Who was asked for already and comes here wants this one.
         if self.attrs.contains_key("cmdline") {
             return None;
         }
-        let asked = match self.attrs.get("build-arg:BUILDKIT_SYNTAX") {
-            Some(name) => name.clone(),
+        let (asked, range) = match self.attrs.get("build-arg:BUILDKIT_SYNTAX") {
+            Some(name) => (name.clone(), None),
             // What is wrong with them is told when the file is read as a whole.
-            None => Directives::of(text).ok()?.syntax?.0,
+            None => Directives::of(text).ok()?.syntax.map(|(asked, range)| (asked, Some(range)))?,
         };
         let image = asked.split_whitespace().next()?.to_owned();
-        (!is_own(&image)).then_some((asked, image))
+        (!is_own(&image)).then_some((asked, image, range))
     }
 
     /// Does what is asked.
@@ -93,11 +94,11 @@ impl Frontend {
     pub async fn solve(&self, job: &Arc<Job>) -> Result<Outcome, BuildError> {
         let input = match self.read(job).await? {
             Read::Own(input) => *input,
-            Read::Foreign(command, image) => {
+            Read::Foreign(command, image, place) => {
                 let mut other = self.clone();
                 other.attrs.insert("cmdline".to_owned(), command);
                 other.attrs.insert("source".to_owned(), image);
-                return crate::gateway::run(job, &other).await;
+                return crate::gateway::run(job, &other).await.map_err(|e| e.at(place.map(Arc::unwrap_or_clone)));
             }
         };
         match self.attr("requestid") {
@@ -228,10 +229,11 @@ impl Frontend {
             }
             Err(e) => return Err(BuildError::system("failed to read dockerfile", &e)),
         };
-        if let Some((command, image)) = self.foreign(&text) {
-            return Ok(Read::Foreign(command, image));
-        }
         let mut options = self.options(&file_name, &text)?;
+        if let Some((command, image, range)) = self.foreign(&text) {
+            let place = crate::lower::located(&options, range, String::new()).source_place;
+            return Ok(Read::Foreign(command, image, place));
+        }
         options.ignore = match read(&own_ignore) {
             Ok(text) => ignore::read(&String::from_utf8_lossy(&text)),
             Err(_) => self.ignore(job, &context_name, remote.is_some(), &tree).await?,

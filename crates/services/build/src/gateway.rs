@@ -4,7 +4,6 @@
 //! What it may ask for is what a client that drives its own build may: the same server answers both.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -17,6 +16,7 @@ use wharf_proto_buildkit::pb;
 use wharf_solver::digest_of;
 
 use crate::BuildError;
+use crate::builder::Later;
 use crate::exec::Scene;
 use crate::frontend::{Frontend, Outcome};
 use crate::job::{Files, Job, Value};
@@ -32,7 +32,7 @@ pub trait Gateway: Send + Sync {
         job: Arc<Job>,
         inputs: BTreeMap<String, pb::Definition>,
         stream: DuplexStream,
-    ) -> Pin<Box<dyn Future<Output = Option<Result<Outcome, BuildError>>> + Send>>;
+    ) -> Later<'static, Option<Outcome>>;
 }
 
 /// Front end containers of one build at a time: one may ask for another, and so on.
@@ -96,9 +96,9 @@ pub async fn run(job: &Arc<Job>, frontend: &Frontend) -> Result<Outcome, BuildEr
     let (returned, ended) = tokio::join!(serving, running);
     // What it says of a failure counts most; then that it failed; then what it gave.
     match (returned, ended) {
-        (Some(Err(error)), _) | (_, Err(error)) => Err(error),
-        (Some(Ok(outcome)), Ok(())) => Ok(outcome),
-        (None, Ok(())) => Err(BuildError::invalid("no result for incomplete build")),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(Some(outcome)), Ok(())) => Ok(outcome),
+        (Ok(None), Ok(())) => Err(BuildError::invalid("no result for incomplete build")),
     }
 }
 
