@@ -22,6 +22,9 @@ pub struct DaemonOptions {
     pub own_network: bool,
     /// Whether the exec root is on a tmpfs, as `/run` is on hosts with systemd and often is not on test machines.
     pub in_memory: bool,
+    /// Lines by file to be added to a copy of `/etc` that only this daemon sees: `("subuid", "nobody:100000:65536")`. The copy is
+    /// [`Daemon::etc`].
+    pub etc: Vec<(String, String)>,
 }
 
 /// A running (or killed) dockerd under test. Dropping it stops it and its containers and removes its folder.
@@ -92,6 +95,24 @@ impl Daemon {
         self.memory.as_ref().map_or_else(|| self.folder(), |memory| memory.path()).join("r")
     }
 
+    /// The copy of `/etc` that this daemon sees, if it has one of its own.
+    pub fn etc(&self) -> PathBuf {
+        self.folder().join("etc")
+    }
+
+    fn make_etc(&self) {
+        if self.options.etc.is_empty() || self.etc().exists() {
+            return;
+        }
+        let copied = Command::new("cp").args(["-a", "/etc"]).arg(self.etc()).status().expect("cp runs");
+        assert!(copied.success(), "/etc is copied");
+        for (file, line) in &self.options.etc {
+            let path = self.etc().join(file);
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            fs::write(&path, format!("{text}{line}\n")).expect("the copy is ours");
+        }
+    }
+
     /// The socket.
     pub fn socket(&self) -> PathBuf {
         let foreign = self.foreign.as_deref().and_then(|host| host.strip_prefix("unix://"));
@@ -125,11 +146,19 @@ impl Daemon {
                 }
                 None => command.arg("--net"),
             };
-            command.arg("--").arg(dockerd);
+            command.arg("--").arg(&dockerd);
             command
         } else {
-            Command::new(dockerd)
+            Command::new(&dockerd)
         };
+        if !self.options.etc.is_empty() {
+            let script = r#"mount --bind "$1" /etc && shift && exec "$@""#;
+            let (program, given) = (command.get_program().to_owned(), command.get_args().map(Into::into));
+            let given: Vec<std::ffi::OsString> = given.collect();
+            command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "slave", "--", "sh", "-c", script, "sh"]);
+            command.arg(self.etc()).arg(program).args(given);
+        }
         let pairs = [
             ("--data-root", self.data_root().display().to_string()),
             ("--exec-root", self.exec_root().display().to_string()),
@@ -171,6 +200,7 @@ impl Daemon {
         if !config.exists() {
             fs::write(&config, "{}").expect("the folder is ours");
         }
+        self.make_etc();
         let log = fs::File::options().create(true).append(true).open(self.folder().join("log")).expect("log file");
         let errors = log.try_clone().expect("log file");
         let mut command = self.command();

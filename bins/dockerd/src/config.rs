@@ -272,6 +272,7 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         ip_masq: settings.switch("ip-masq"),
         host_binding: settings.text("ip").to_owned(),
         version: VERSION.to_owned(),
+        users: None,
         git_commit: GIT_COMMIT.to_owned(),
         build_time: BUILD_TIME.to_owned(),
     })

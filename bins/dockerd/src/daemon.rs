@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use wharf_api_server::{Address, Identity, Listener, Tls, TlsFiles};
 use wharf_cgroup::{Layout, Mode};
+use wharf_engine::config::EngineConfig;
 use wharf_engine::{Engine, Setup};
 use wharf_network::NetworkConfig;
 use wharf_plugin::Plugins;
@@ -17,7 +18,8 @@ use crate::authorization::Authorization;
 use crate::log::LevelHandle;
 use crate::root::{DataRoot, PidFile};
 use crate::settings::{Settings, SettingsError};
-use crate::{backends, config, notify};
+use crate::remap::Place;
+use crate::{backends, config, notify, remap};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -66,9 +68,10 @@ pub fn run(settings: &Settings, arguments: &[String], level: LevelHandle) -> Res
     raise_descriptor_limit();
     wharf_sys::memory::limit_heaps(HEAPS);
     let pid_file = PidFile::write(Path::new(settings.text("pidfile")))?;
-    let root = DataRoot::claim(&config::folder(settings, "data-root")?)?;
+    let place = remap::place(settings)?;
+    let root = DataRoot::claim(&place.data_root)?;
     let runtime = runtime()?;
-    let ended = runtime.block_on(serve(settings, &root.instance, Reloading { arguments, level }));
+    let ended = runtime.block_on(serve(settings, &root.instance, place, Reloading { arguments, level }));
     // Streams that clients left open end with the runtime.
     runtime.shutdown_timeout(Duration::from_secs(1));
     drop(pid_file);
@@ -94,10 +97,11 @@ pub fn import(settings: &Settings, from: &Path) -> Result<bool, Failure> {
         return Ok(true);
     }
     let _pid_file = PidFile::write(Path::new(settings.text("pidfile")))?;
-    let root = DataRoot::claim(&config::folder(settings, "data-root")?)?;
+    let place = remap::place(settings)?;
+    let root = DataRoot::claim(&place.data_root)?;
     runtime()?.block_on(async {
         let unified = Layout::detect()?.mode() == Mode::V2;
-        let engine = Engine::open(setup(settings, &root.instance, unified)?).await?;
+        let engine = Engine::open(setup(settings, &root.instance, place, unified)?).await?;
         let complete = engine.take_over(found, &mut |line| println!("{line}")).await;
         engine.close().await;
         Ok(complete)
@@ -134,11 +138,19 @@ fn tls_files(settings: &Settings) -> Option<TlsFiles> {
 }
 
 /// What the engine is opened with.
-fn setup(settings: &Settings, instance: &InstanceId, unified: bool) -> Result<Setup, Failure> {
+fn setup(settings: &Settings, instance: &InstanceId, place: Place, unified: bool) -> Result<Setup, Failure> {
     let plugins = Arc::new(Plugins::new(config::plugin_folders(settings)));
     Ok(Setup {
-        config: config::engine(settings, instance, unified)?,
-        network: NetworkConfig { plugins: plugins.clone(), ..config::network(settings, instance)? },
+        network: NetworkConfig {
+            plugins: plugins.clone(),
+            users: place.users.clone(),
+            ..config::network(settings, instance)?
+        },
+        config: EngineConfig {
+            data_root: place.data_root,
+            users: place.users,
+            ..config::engine(settings, instance, unified)?
+        },
         shim: config::shim(settings)?,
         storage_driver: settings.given("storage-driver").map(str::to_owned),
         registries: config::registries(settings)?,
@@ -147,7 +159,12 @@ fn setup(settings: &Settings, instance: &InstanceId, unified: bool) -> Result<Se
     })
 }
 
-async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reloading<'_>) -> Result<(), Failure> {
+async fn serve(
+    settings: &Settings,
+    instance: &InstanceId,
+    place: Place,
+    mut reloading: Reloading<'_>,
+) -> Result<(), Failure> {
     let metrics = metrics_listener(settings).await?;
     let mut listeners = Vec::new();
     let tls = tls_files(settings).map(|files| Tls::load(&files)).transpose()?;
@@ -159,7 +176,7 @@ async fn serve(settings: &Settings, instance: &InstanceId, mut reloading: Reload
         });
     }
     let unified = Layout::detect()?.mode() == Mode::V2;
-    let setup = setup(settings, instance, unified)?;
+    let setup = setup(settings, instance, place, unified)?;
     let (data_root, live_restore) = (setup.config.data_root.clone(), setup.config.live.get().live_restore);
     let plugins = setup.plugins.clone();
     let engine = Arc::new(Engine::open(setup).await?);

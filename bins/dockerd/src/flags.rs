@@ -206,7 +206,7 @@ pub const FLAGS: &[Flag] = &[
     flag("tlsverify", Switch, "false", Full, "TLS on TCP addresses; clients need a certificate"),
     flag("userland-proxy", Switch, "true", NoEffect, "A proxy for loopback traffic: Wharf needs none"),
     flag("userland-proxy-path", Text, "", NoEffect, "The proxy program: Wharf has none"),
-    flag("userns-remap", Text, "", Later, "User namespace for all containers"),
+    flag("userns-remap", Text, "", Full, "User whose subordinate ids containers get: default, or user[:group]"),
     flag("validate", Switch, "false", Full, "Check the configuration and exit").command_line_only(),
     flag("version", Switch, "false", Full, "Print the version and exit").letter('v').command_line_only(),
     flag("help", Switch, "false", Full, "Print this and exit").letter('h').command_line_only(),

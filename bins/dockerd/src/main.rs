@@ -8,6 +8,7 @@ mod daemon;
 mod flags;
 mod log;
 mod notify;
+mod remap;
 mod root;
 mod runtimes;
 mod settings;

@@ -17,6 +17,7 @@ use rustix::fs::{
     utimensat,
 };
 use rustix::io::{Errno, pwrite};
+use wharf_types::IdMaps;
 
 use crate::header::{Entry, EntryKind, Reader};
 use crate::pax::Time;
@@ -103,6 +104,8 @@ pub fn extract(
 pub struct Copying<'a> {
     /// Who owns everything that is made, instead of whom the archive names.
     pub owner: Option<(u32, u32)>,
+    /// The ids of the host that owners in the archive stand for. What has none is refused.
+    pub users: Option<&'a IdMaps>,
     /// Refuses to put a file in a directory's place and the other way round.
     pub keep_kinds: bool,
     /// The first part of names and of what hard links name, and what it becomes.
@@ -165,6 +168,11 @@ fn unpack(
     while let Some(mut entry) = reader.entry()? {
         if let Some((uid, gid)) = how.owner {
             (entry.uid, entry.gid) = (uid, gid);
+        }
+        if let Some(users) = how.users {
+            let outside = users.outside(entry.uid, entry.gid);
+            (entry.uid, entry.gid) =
+                outside.ok_or_else(|| invalid(&entry, "its owner has no id in the container's user namespace"))?;
         }
         if let Some((old, new)) = how.renamed {
             entry.name = rename(&entry.name, old, new);
@@ -305,7 +313,13 @@ impl Extractor<'_> {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     // EEXIST is a link to nowhere: opening it again gives the error that says so.
                     match mkdirat(&parent, part, Mode::from_raw_mode(0o755)) {
-                        Ok(()) => self.like_below(&path)?,
+                        Ok(()) => {
+                            self.like_below(&path)?;
+                            if let Some((uid, gid)) = self.how.users.map(IdMaps::root) {
+                                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                                chownat(&parent, part, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                            }
+                        }
                         Err(Errno::EXIST) => {}
                         Err(e) => return Err(e.into()),
                     }

@@ -12,18 +12,26 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat};
 use rustix::io::Errno;
 
+use wharf_types::IdMaps;
+
 use crate::ArchiveError;
 use crate::header::EntryKind;
 use crate::pack::{Folder, Packer, attributes_of, describe, unreadable};
 
 /// Writes one file, or one directory with all below it, as a tar stream with its end; `name` is what it is called in
-/// the archive. `what` may be opened with `O_PATH`. Otherwise as [`crate::pack`].
+/// the archive. `what` may be opened with `O_PATH`. With `users` owners are written as they are inside of a user namespace with
+/// these ids. Otherwise as [`crate::pack`].
 ///
 /// # Errors
 /// As [`crate::pack`].
-pub fn pack_as(what: OwnedFd, name: &Path, out: &mut dyn Write) -> Result<(), ArchiveError> {
+pub fn pack_as(
+    what: OwnedFd,
+    name: &Path,
+    users: Option<&IdMaps>,
+    out: &mut dyn Write,
+) -> Result<(), ArchiveError> {
     let mut packer = Packer::new(out);
-    let mut open: Vec<Folder> = add(&mut packer, what, name.to_owned())?.into_iter().collect();
+    let mut open: Vec<Folder> = add(&mut packer, what, name.to_owned(), users)?.into_iter().collect();
     while let Some(folder) = open.last_mut() {
         let Some(name) = folder.names.pop() else {
             open.pop();
@@ -32,7 +40,7 @@ pub fn pack_as(what: OwnedFd, name: &Path, out: &mut dyn Write) -> Result<(), Ar
         let name = OsStr::from_bytes(&name);
         let path = folder.path.join(name);
         match openat(&folder.fd, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(fd) => open.extend(add(&mut packer, fd, path)?),
+            Ok(fd) => open.extend(add(&mut packer, fd, path, users)?),
             // Files come and go.
             Err(Errno::NOENT) => {}
             Err(e) => return Err(unreadable(&path, e)),
@@ -42,12 +50,20 @@ pub fn pack_as(what: OwnedFd, name: &Path, out: &mut dyn Write) -> Result<(), Ar
 }
 
 /// Writes one entry; a directory is returned to be gone through next.
-fn add(packer: &mut Packer<'_>, fd: OwnedFd, path: PathBuf) -> Result<Option<Folder>, ArchiveError> {
+fn add(
+    packer: &mut Packer<'_>,
+    fd: OwnedFd,
+    path: PathBuf,
+    users: Option<&IdMaps>,
+) -> Result<Option<Folder>, ArchiveError> {
     if path.as_os_str().len() >= 4096 {
         return Err(unreadable(&path, Errno::NAMETOOLONG));
     }
     let stat = fstat(&fd).map_err(|e| unreadable(&path, e))?;
     let Some(mut entry) = describe(&path, &stat) else { return Ok(None) };
+    if let Some(users) = users {
+        (entry.uid, entry.gid) = users.inside(entry.uid, entry.gid);
+    }
     if path == Path::new("/") {
         entry.name = b"/".to_vec();
     }
@@ -61,6 +77,10 @@ fn add(packer: &mut Packer<'_>, fd: OwnedFd, path: PathBuf) -> Result<Option<Fol
         return packer.bare(&entry).map(|()| None);
     }
     entry.xattrs = attributes_of(&fd).map_err(|e| unreadable(&path, e))?;
+    if users.is_some() {
+        let capability = entry.xattrs.iter_mut().find(|(name, _)| name == b"security.capability");
+        capability.into_iter().for_each(|(_, value)| forget_root(value));
+    }
     match entry.kind {
         EntryKind::File => {
             let again = Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string());
@@ -77,4 +97,14 @@ fn add(packer: &mut Packer<'_>, fd: OwnedFd, path: PathBuf) -> Result<Option<Fol
         _ => packer.bare(&entry)?,
     }
     Ok(None)
+}
+
+/// File capabilities that hold in one user namespace (version 3, with its root's id at the end) become those that hold where
+/// the archive is extracted (version 2). Source: capabilities(7), "File capability extended attribute versioning".
+fn forget_root(value: &mut Vec<u8>) {
+    const WITHOUT_ROOT: usize = 20;
+    if value.len() > WITHOUT_ROOT && value[3] == 3 {
+        value.truncate(WITHOUT_ROOT);
+        value[3] = 2;
+    }
 }

@@ -19,6 +19,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod spawn;
 pub mod title;
+pub mod users;
 pub mod writeback;
 
 use std::io;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wharf_ipam::{AddressSpace, Cidr};
 use wharf_plugin::Plugins;
-use wharf_types::InstanceId;
+use wharf_types::{IdMaps, InstanceId};
 
 /// How this daemon does networking. Immutable.
 #[derive(Clone, Debug)]
@@ -28,6 +28,8 @@ pub struct NetworkConfig {
     pub plugins: Arc<Plugins>,
     /// Where subnets are cut from (`--default-address-pool`); [`AddressSpace::defaults`] unless set.
     pub spaces: Vec<AddressSpace>,
+    /// The ids of containers' user namespaces (`--userns-remap`): each network namespace then belongs to one of its own.
+    pub users: Option<IdMaps>,
 }
 
 impl NetworkConfig {
@@ -43,6 +45,7 @@ impl NetworkConfig {
             pool_size: 4,
             plugins: Arc::default(),
             spaces: AddressSpace::defaults(),
+            users: None,
         }
     }
 }

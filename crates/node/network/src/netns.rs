@@ -6,6 +6,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
+use wharf_types::IdMaps;
+
 use crate::NetworkError;
 
 fn failed(action: &'static str) -> impl Fn(Errno) -> NetworkError {
@@ -18,11 +20,22 @@ pub(crate) fn current() -> Result<OwnedFd, NetworkError> {
         .map_err(failed("opening"))
 }
 
-/// Runs `work` with the calling thread in a fresh network namespace, then brings the thread back to `home`.
+/// Runs `work` with the calling thread in a fresh network namespace, then brings the thread back to `home`. With `users` it belongs
+/// to a user namespace of its own, which lives as long as it does.
 pub(crate) fn in_new<T>(
     home: &OwnedFd,
+    users: Option<&IdMaps>,
     work: impl FnOnce(OwnedFd) -> Result<T, NetworkError>,
 ) -> Result<T, NetworkError> {
+    if let Some(users) = users {
+        let failed =
+            |source| NetworkError::Io { action: "making", subject: "user and network namespace".to_owned(), source };
+        let (uids, gids) = users.files();
+        let made = wharf_sys::users::make(&uids, &gids, true).map_err(failed)?.network;
+        let made = made.ok_or_else(|| failed(Errno::NOSYS.into()))?;
+        let again = rustix::io::fcntl_dupfd_cloexec(&made, 0).map_err(|e| failed(e.into()))?;
+        return within(home, made.as_fd(), || work(again));
+    }
     // Deprecated because the flags FILES and VM can break Rust's assumptions; NEWNET touches neither.
     #[allow(deprecated)]
     rustix::thread::unshare(UnshareFlags::NEWNET).map_err(failed("making"))?;

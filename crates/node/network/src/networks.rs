@@ -201,7 +201,7 @@ impl Networks {
     /// Gives a container a namespace of its own without any network (`--network none`): only `lo`, which is up. It dies with
     /// its last descriptor.
     pub fn solitary(&self) -> Result<OwnedFd, NetworkError> {
-        let taken = self.shared.solitude.take(&self.shared.home);
+        let taken = self.shared.solitude.take(&self.shared.home, self.shared.config.users.as_ref());
         self.worker.refill();
         taken
     }
@@ -287,6 +287,7 @@ fn open_rules(config: &NetworkConfig, nets: &HashMap<String, Net>) -> Result<Opt
 fn plan(config: &NetworkConfig, opened: Option<&Opened>) -> Option<Plan> {
     let opened = opened?;
     Some(Plan {
+        users: config.users.clone(),
         bridge: opened.index,
         mtu: opened.info.mtu,
         gateway: opened.info.gateway.into(),

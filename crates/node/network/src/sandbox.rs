@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use wharf_ipam::{Cidr, MacAddress};
 use wharf_netlink::route::{self, Veth, Which};
 use wharf_netlink::{Family, Requests, Socket};
+use wharf_types::IdMaps;
 
 use crate::{NetworkError, netns, random, sysctl};
 
@@ -27,6 +28,8 @@ pub(crate) struct Plan {
     pub(crate) isolated: bool,
     /// Alias of links that no container has yet.
     pub(crate) alias: String,
+    /// The ids of their user namespaces, if they have any.
+    pub(crate) users: Option<IdMaps>,
 }
 
 /// A sandbox that is ready but for its last step: until [`Sandbox::enable`] it answers no ARP request, so that nothing
@@ -79,7 +82,7 @@ impl Sandbox {
         let host_link = random::link()?;
         let mac = mac_of(ipv4.address());
         let mut host = Socket::open(Family::Route).map_err(failed("adding link", &host_link))?;
-        netns::in_new(home, |netns| {
+        netns::in_new(home, plan.users.as_ref(), |netns| {
             let mut requests = Requests::new();
             let veth = Veth {
                 name: &host_link,

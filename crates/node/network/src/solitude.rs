@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use wharf_netlink::route::{self, Which};
 use wharf_netlink::{Family, Requests, Socket};
+use wharf_types::IdMaps;
 
 use crate::networks::lock;
 use crate::{NetworkError, netns, sandbox};
@@ -25,17 +26,17 @@ struct Kept {
 
 impl Solitude {
     /// Takes one that is ready, or makes one; `home` is the caller's own namespace.
-    pub(crate) fn take(&self, home: &OwnedFd) -> Result<OwnedFd, NetworkError> {
+    pub(crate) fn take(&self, home: &OwnedFd, users: Option<&IdMaps>) -> Result<OwnedFd, NetworkError> {
         let ready = {
             let mut kept = lock(&self.0);
             kept.wanted = true;
             kept.ready.pop()
         };
-        ready.map_or_else(|| make(home), Ok)
+        ready.map_or_else(|| make(home, users), Ok)
     }
 
     /// Makes as many as are missing, when half are used.
-    pub(crate) fn fill(&self, home: &OwnedFd) -> Result<(), NetworkError> {
+    pub(crate) fn fill(&self, home: &OwnedFd, users: Option<&IdMaps>) -> Result<(), NetworkError> {
         let present = {
             let kept = lock(&self.0);
             if !kept.wanted || kept.ready.len() > READY / 2 {
@@ -44,7 +45,7 @@ impl Solitude {
             kept.ready.len()
         };
         for _ in present..READY {
-            let made = make(home)?;
+            let made = make(home, users)?;
             let mut kept = lock(&self.0);
             if !kept.wanted {
                 // Cleared meanwhile: the network is being closed.
@@ -61,9 +62,9 @@ impl Solitude {
     }
 }
 
-fn make(home: &OwnedFd) -> Result<OwnedFd, NetworkError> {
+fn make(home: &OwnedFd, users: Option<&IdMaps>) -> Result<OwnedFd, NetworkError> {
     let failed = |source| NetworkError::Link { action: "raising", link: "lo".to_owned(), source };
-    netns::in_new(home, |netns| {
+    netns::in_new(home, users, |netns| {
         sandbox::set_common_parameters()?;
         let mut requests = Requests::new();
         route::set_up(&mut requests, Which::Name("lo"));

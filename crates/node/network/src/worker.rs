@@ -287,7 +287,7 @@ impl Thread {
 
     /// Fills the pool when half of it is used.
     fn fill(&self) {
-        if let Err(e) = self.shared.solitude.fill(&self.shared.home) {
+        if let Err(e) = self.shared.solitude.fill(&self.shared.home, self.shared.config.users.as_ref()) {
             tracing::debug!(error = %Chain(&e), "no namespace without network is kept ready");
         }
         let Some(plan) = &self.shared.plan else { return };

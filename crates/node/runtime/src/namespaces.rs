@@ -83,13 +83,21 @@ impl<'a> Namespaces<'a> {
             }
         }
         if let Some(fd) = netns {
+            if this.new & flags::NEWUSER != 0
+                && let Some(owner) = other_owner(fd)?
+            {
+                // Made for this container, with these maps: only within it may sysfs of that network be mounted.
+                this.new &= !flags::NEWUSER;
+                this.joined.push((flags::NEWUSER, Handle::Opened(owner)));
+            }
             this.joined.push((flags::NEWNET, Handle::Lent(fd)));
         }
         if this.time.is_none() && !linux.time_offsets.is_empty() {
             return Err(refuse(Stage::Config, "time namespace offsets specified, but time namespace isn't enabled"));
         }
         let maps = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
-        if this.new & flags::NEWUSER != 0 && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
+        let asked = linux.namespaces.iter().any(|n| n.kind == NamespaceType::User && n.path.as_ref().is_none_or(|p| p.as_os_str().is_empty()));
+        if asked && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
             return Err(refuse(Stage::Config, "user namespaces enabled, but no user mapping found"));
         }
         if maps && seen & flags::NEWUSER == 0 {
@@ -142,6 +150,16 @@ pub(crate) fn become_root() -> Result<(), Failure> {
     let (gid, uid) = (rustix::fs::Gid::ROOT, rustix::fs::Uid::ROOT);
     set_thread_res_gid(gid, gid, gid).or_fail(Stage::IdMap, || "become group 0 of the user namespace")?;
     set_thread_res_uid(uid, uid, uid).or_fail(Stage::IdMap, || "become user 0 of the user namespace")
+}
+
+/// The user namespace that a network namespace belongs to, if it is not the caller's.
+pub fn other_owner(netns: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    let failed = || "user namespace of the network";
+    let owner = wharf_sys::users::owner(netns).or_fail(Stage::Namespace, failed)?;
+    let own = open(Path::new("/proc/self/ns/user"))?;
+    let number = |fd: &OwnedFd| rustix::fs::fstat(fd).map(|stat| (stat.st_dev, stat.st_ino));
+    let same = number(&owner).or_fail(Stage::Namespace, failed)? == number(&own).or_fail(Stage::Namespace, failed)?;
+    Ok((!same).then_some(owner))
 }
 
 fn open(path: &Path) -> Result<OwnedFd, Failure> {

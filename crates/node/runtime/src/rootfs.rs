@@ -38,8 +38,9 @@ pub(crate) fn plan(mounts: &[Mount], here: bool) -> Result<Vec<Part<'_>>, Failur
     let mut parts = Vec::with_capacity(mounts.len());
     for mount in mounts {
         let mut options = Options::parse(&mount.options);
+        let upper_too = take_word(&mut options.data, UPPER);
         let map = map_of(&mut options.data).or_fail(Stage::IdMap, || failed(mount))?;
-        let map = map.map(|(uids, gids)| idmap::namespace(&uids, &gids)).transpose()?;
+        let map = map.map(|maps| Shift::new(maps, upper_too)).transpose()?;
         let tree = if here || map.is_some() { Some(detached(mount, &options, map.as_ref())?) } else { None };
         parts.push(Part { mount, options, tree });
     }
@@ -47,6 +48,40 @@ pub(crate) fn plan(mounts: &[Mount], here: bool) -> Result<Vec<Part<'_>>, Failur
 }
 
 type Maps = (Vec<IdMapping>, Vec<IdMapping>);
+
+/// An option of our own beside `uidmap=`: the upper layer is shifted as the lower ones are, so that the disk has the ids that are
+/// seen inside. Without it, as with containerd, the upper layer is written with the host's ids.
+pub const UPPER: &str = "wharf.upper-idmap";
+
+/// The id on the disk of what the kernel makes in a work folder in the mounter's name, which no id inside stands for.
+const MOUNTER: u32 = 0xffff_fff0;
+
+/// How owners are shifted.
+struct Shift {
+    lowers: OwnedFd,
+    upper: Option<OwnedFd>,
+}
+
+impl Shift {
+    fn new((mut uids, mut gids): Maps, upper_too: bool) -> Result<Self, Failure> {
+        let lowers = idmap::namespace(&uids, &gids)?;
+        if !upper_too {
+            return Ok(Self { lowers, upper: None });
+        }
+        // overlayfs makes its temporary files and whiteouts as who mounted it, root: an id that has no place in the mount's
+        // map cannot make anything (EOVERFLOW).
+        for map in [&mut uids, &mut gids] {
+            map.push(IdMapping { container_id: MOUNTER, host_id: 0, size: 1 });
+        }
+        Ok(Self { lowers, upper: Some(idmap::namespace(&uids, &gids)?) })
+    }
+}
+
+fn take_word(data: &mut Vec<String>, word: &str) -> bool {
+    let before = data.len();
+    data.retain(|option| option != word);
+    data.len() != before
+}
 
 /// Takes out how owners are to be shifted: containerd's snapshotters say so by `uidmap=` and `gidmap=`, each a list of
 /// `inside:outside:count` with commas between. One without the other means nothing, as with containerd.
@@ -83,12 +118,16 @@ fn set_layers(fs: &OwnedFd, layers: &str) -> rustix::io::Result<()> {
 /// In the mount namespace of a helper those cover the plain ones, so that the names mean them; a layer that is attached nowhere is
 /// refused by kernels before 6.15. All names must be looked up there: those of other namespaces are refused.
 fn over_shifted(
-    layers: &str,
-    map: &OwnedFd,
+    data: &[String],
+    map: &Shift,
     configure: impl FnOnce() -> rustix::io::Result<()>,
 ) -> std::io::Result<()> {
+    let value = |key: &str| data.iter().find_map(|option| option.strip_prefix(key)).unwrap_or_default();
+    let lowers = value("lowerdir=").split(':').map(|layer| (Path::new(layer), &map.lowers));
+    // Upper layer and work folder must be on one mount.
+    let above = Path::new(value("upperdir=")).parent().zip(map.upper.as_ref());
     let mut shifted = Vec::new();
-    for layer in layers.split(':').map(Path::new) {
+    for (layer, map) in lowers.chain(above) {
         let tree = clone_tree(CWD, layer, false)?;
         shift(&tree, map, false)?;
         shifted.push((tree, layer));
@@ -114,11 +153,11 @@ fn over_shifted(
 }
 
 /// Mounts without a place, by the new mount API, with owners shifted by the map of a user namespace if one is given.
-fn detached(mount: &Mount, options: &Options, map: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+fn detached(mount: &Mount, options: &Options, map: Option<&Shift>) -> Result<OwnedFd, Failure> {
     let failed = || failed(mount);
     if is_bind(mount, options) {
         let tree = clone_tree(CWD, Path::new(&mount.source), options.recursive).or_fail(Stage::Rootfs, failed)?;
-        let mapped = map.map_or(Ok(()), |map| shift(&tree, map, options.recursive));
+        let mapped = map.map_or(Ok(()), |map| shift(&tree, &map.lowers, options.recursive));
         return mapped.map(|()| tree).or_fail(Stage::IdMap, failed);
     }
     let fs = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).or_fail(Stage::Rootfs, failed)?;
@@ -138,15 +177,14 @@ fn detached(mount: &Mount, options: &Options, map: Option<&OwnedFd>) -> Result<O
     let shifted = map.filter(|_| mount.kind == "overlay");
     match shifted {
         Some(map) => {
-            let layers = options.data.iter().find_map(|option| option.strip_prefix("lowerdir=")).unwrap_or_default();
-            over_shifted(layers, map, configure).or_fail(Stage::IdMap, failed)?;
+            over_shifted(&options.data, map, configure).or_fail(Stage::IdMap, failed)?;
         }
         None => configure().or_fail(Stage::Rootfs, failed)?,
     }
     let attributes = MountAttrFlags::from_bits_retain(options.attributes().0 as u32);
     let tree = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).or_fail(Stage::Rootfs, failed)?;
     if let (Some(map), None) = (map, shifted) {
-        shift(&tree, map, false).or_fail(Stage::IdMap, failed)?;
+        shift(&tree, &map.lowers, false).or_fail(Stage::IdMap, failed)?;
     }
     Ok(tree)
 }

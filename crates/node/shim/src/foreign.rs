@@ -13,7 +13,7 @@
 //! The runtime is started without a shell, with our working directory (the bundle) and an environment of `PATH` alone.
 
 use std::io::{Read, Seek};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -94,6 +94,8 @@ pub(crate) struct Foreign {
     pidfd: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     mounted: bool,
+    /// The user namespace that the runtime finds by our descriptor.
+    users: Option<OwnedFd>,
 }
 
 /// What a call left behind: how it ended, and what it printed.
@@ -115,6 +117,7 @@ impl Foreign {
             pidfd: None,
             cgroup: None,
             mounted: false,
+            users: None,
         };
         let mut config = read_config().map_err(wrong(Stage::Config, "reading config.json"))?;
         own_namespace().map_err(wrong(Stage::Namespace, "a mount namespace for the root file system"))?;
@@ -124,7 +127,9 @@ impl Foreign {
             // Mounting may have left for the layers' folder.
             std::env::set_current_dir(plan.bundle).map_err(wrong(Stage::Rootfs, "entering the bundle"))?;
         }
-        adapt(&mut config).map_err(wrong(Stage::Mount, "naming what the shim holds"))?;
+        let users = plan.netns.map(wharf_runtime::other_owner).transpose()?.flatten();
+        adapt(&mut config, users.as_ref()).map_err(wrong(Stage::Mount, "naming what the shim holds"))?;
+        foreign.users = users;
         write_config(&config).map_err(wrong(Stage::Config, "writing config.json"))?;
         let made = match foreign.make(&["create", "--bundle", &foreign.bundle.clone()], plan.stdio) {
             Ok(made) => made,
@@ -376,7 +381,7 @@ fn write_config(config: &Value) -> std::io::Result<()> {
 }
 
 /// Makes the configuration one for another process: what it names as a descriptor of ours gets a name for others, too.
-fn adapt(config: &mut Value) -> std::io::Result<()> {
+fn adapt(config: &mut Value, users: Option<&OwnedFd>) -> std::io::Result<()> {
     const OURS: &str = "/proc/self/fd/";
     // Debian's crun 1.8.1 refuses every version but 1.0; no runtime reads it to tell what it may find.
     config["ociVersion"] = json!("1.0.2");
@@ -385,6 +390,9 @@ fn adapt(config: &mut Value) -> std::io::Result<()> {
     for namespace in namespaces.into_iter().flatten() {
         if let Some(number) = namespace["path"].as_str().and_then(|path| path.strip_prefix(OURS)) {
             namespace["path"] = json!(format!("{own}{number}"));
+        }
+        if let Some(users) = users.filter(|_| namespace["type"] == "user" && namespace["path"].is_null()) {
+            namespace["path"] = json!(format!("{own}{}", users.as_raw_fd()));
         }
     }
     for mount in config["mounts"].as_array_mut().into_iter().flatten() {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use wharf_api_types::{StringMap, Ulimit};
+use wharf_api_types::{HostConfig, StringMap, Ulimit};
 use wharf_oci::runtime::LinuxSeccomp;
-use wharf_types::InstanceId;
+use wharf_types::{IdMaps, InstanceId};
 
 use crate::container::ContainerRecord;
 
@@ -156,6 +156,8 @@ pub struct EngineConfig {
     pub host_binding: String,
     /// Version that clients see.
     pub version: String,
+    /// The ids of containers' user namespaces (`--userns-remap`).
+    pub users: Option<IdMaps>,
     /// Commit that clients see.
     pub git_commit: String,
     /// Build time that clients see.
@@ -166,6 +168,11 @@ pub struct EngineConfig {
 pub(crate) const SHOWN: &str = "shown";
 
 impl EngineConfig {
+    /// The ids of a container's user namespace, if it has one: not with `--userns host`.
+    pub(crate) fn users_of(&self, host: &HostConfig) -> Option<&IdMaps> {
+        self.users.as_ref().filter(|_| host.userns_mode != "host")
+    }
+
     /// Folder of a container's files.
     pub fn container_folder(&self, id: &wharf_types::ContainerId) -> PathBuf {
         self.data_root.join("containers").join(id.as_str())

@@ -11,13 +11,15 @@ use rustix::fs::{
     utimensat,
 };
 use rustix::io::Errno;
+use wharf_types::IdMaps;
 
 /// Folders below one another at most: deeper trees are hostile, and each level holds two descriptors.
 const DEPTH: usize = 512;
 
-/// Copies what is in `from` into `to`, and gives `to` the owner, mode and times of `from`.
-pub fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut copied = HashMap::new();
+/// Copies what is in `from` into `to`, and gives `to` the owner, mode and times of `from`. With `users` the owners in `from` are
+/// those inside, and get the host's ids.
+pub fn fill(from: BorrowedFd<'_>, to: BorrowedFd<'_>, users: Option<&IdMaps>) -> Result<(), Errno> {
+    let mut copied = Copied { files: HashMap::new(), users };
     folder(from, to, &mut copied, 0)
 }
 
@@ -35,9 +37,13 @@ fn is_dot(name: &CStr) -> bool {
     matches!(name.to_bytes(), b"." | b"..")
 }
 
-type Copied = HashMap<(u64, u64), OwnedFd>;
+/// What was copied already, and how owners become the host's.
+struct Copied<'a> {
+    files: HashMap<(u64, u64), OwnedFd>,
+    users: Option<&'a IdMaps>,
+}
 
-fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, copied: &mut Copied, depth: usize) -> Result<(), Errno> {
+fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, copied: &mut Copied<'_>, depth: usize) -> Result<(), Errno> {
     if depth > DEPTH {
         return Err(Errno::NAMETOOLONG);
     }
@@ -60,21 +66,21 @@ fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, copied: &mut Copied, depth: 
             FileType::Symlink => {
                 let target = readlinkat(from, name, Vec::new())?;
                 symlinkat(&target, to, name)?;
-                own(to, name, &stat)?;
+                own(to, name, &stat, copied.users)?;
             }
             kind => {
                 mknodat(to, name, kind, Mode::from_raw_mode(stat.st_mode & 0o7777), stat.st_rdev)?;
-                own(to, name, &stat)?;
+                own(to, name, &stat, copied.users)?;
             }
         }
     }
     let stat = rustix::fs::fstat(from)?;
-    dress(from, to, &stat)
+    dress(from, to, &stat, copied.users)
 }
 
-fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat, copied: &mut Copied) -> Result<(), Errno> {
+fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat, copied: &mut Copied<'_>) -> Result<(), Errno> {
     let key = (stat.st_dev, stat.st_ino);
-    if let Some(first) = copied.get(&key) {
+    if let Some(first) = copied.files.get(&key) {
         use std::os::fd::AsRawFd;
         // A further name of a file that was copied (linkat(2): by descriptor through /proc).
         let path = format!("/proc/self/fd/{}", first.as_raw_fd());
@@ -85,9 +91,9 @@ fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat, copi
     let target = openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
     let (mut reader, mut writer) = (std::fs::File::from(source), std::fs::File::from(target));
     std::io::copy(&mut reader, &mut writer).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-    dress(reader.as_fd(), writer.as_fd(), stat)?;
+    dress(reader.as_fd(), writer.as_fd(), stat, copied.users)?;
     if stat.st_nlink > 1 {
-        copied.insert(key, writer.into());
+        copied.files.insert(key, writer.into());
     }
     Ok(())
 }
@@ -100,20 +106,23 @@ fn times(stat: &Stat) -> Timestamps {
     }
 }
 
-fn ids(stat: &Stat) -> (Option<Uid>, Option<Gid>) {
-    (Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))
+/// An owner that has no id of the host stays as it is.
+fn ids(stat: &Stat, users: Option<&IdMaps>) -> (Option<Uid>, Option<Gid>) {
+    let inside = (stat.st_uid, stat.st_gid);
+    let (uid, gid) = users.and_then(|users| users.outside(inside.0, inside.1)).unwrap_or(inside);
+    (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }
 
 /// Owner and times of what has no mode or attributes of its own.
-fn own(to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
-    let (uid, gid) = ids(stat);
+fn own(to: BorrowedFd<'_>, name: &CStr, stat: &Stat, users: Option<&IdMaps>) -> Result<(), Errno> {
+    let (uid, gid) = ids(stat, users);
     chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     utimensat(to, name, &times(stat), AtFlags::SYMLINK_NOFOLLOW)
 }
 
 /// Owner, mode, attributes and times; the owner first, because chown(2) clears set-id bits.
-fn dress(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
-    let (uid, gid) = ids(stat);
+fn dress(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, users: Option<&IdMaps>) -> Result<(), Errno> {
+    let (uid, gid) = ids(stat, users);
     fchown(to, uid, gid)?;
     fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     attributes(from, to)?;
@@ -167,7 +176,7 @@ mod tests {
         fs::hard_link(from.join("sub/a"), from.join("b")).expect("linked");
         symlink("/etc/passwd", from.join("link")).expect("linked");
         assert!(is_empty(open(&to).as_fd()).expect("read"));
-        fill(open(&from).as_fd(), open(&to).as_fd()).expect("copied");
+        fill(open(&from).as_fd(), open(&to).as_fd(), None).expect("copied");
         assert_eq!(fs::read_to_string(to.join("b")).expect("read"), "text");
         let (a, b) = (fs::metadata(to.join("sub/a")).expect("stat"), fs::metadata(to.join("b")).expect("stat"));
         assert_eq!((a.ino(), a.mode() & 0o7777), (b.ino(), 0o4750));

@@ -15,7 +15,7 @@ use wharf_fault::point;
 use wharf_image::{Hold, Image, Images};
 use wharf_metadata::StoreError;
 use wharf_snapshot::{Snapshot, Snapshotter};
-use wharf_types::{ContainerId, Timestamp};
+use wharf_types::{ContainerId, IdMaps, Timestamp};
 
 use crate::config::EngineConfig;
 use crate::container::{Container, ContainerRecord, LastRun, LookupError, Records, Registry, View};
@@ -83,6 +83,9 @@ impl Creator {
         }
         let mut host = host_config.unwrap_or_default();
         let warnings = validate::check(&config, &mut host, &self.config.live.get().runtimes, &self.host)?;
+        if self.config.users_of(&host).is_some() {
+            validate::users(&host)?;
+        }
         validate::storage_options(&host, self.snapshots.name())?;
         let networks = self.networks(&mut host, networking_config);
         if host.network_mode != "none" {
@@ -240,7 +243,7 @@ impl Creator {
             Some(fresh) => self.volumes.acquire_fresh(fresh, holder),
             None => self.volumes.acquire(name, holder),
         };
-        let filled = data.map_err(EngineError::from).and_then(|data| fill(&from, &data, subpath));
+        let filled = data.map_err(EngineError::from).and_then(|data| fill(&from, &data, subpath, self.config.users_of(&record.host)));
         match fresh {
             Some(fresh) => self.volumes.release_fresh(fresh, holder),
             None => self.volumes.release(name, holder),
@@ -404,7 +407,7 @@ fn content(root: &Root, target: &str) -> Option<OwnedFd> {
 }
 
 /// Fills an empty volume, or an empty folder in it.
-fn fill(from: &OwnedFd, data: &Path, subpath: &str) -> Result<(), EngineError> {
+fn fill(from: &OwnedFd, data: &Path, subpath: &str, users: Option<&IdMaps>) -> Result<(), EngineError> {
     let failed = |e: rustix::io::Errno| file("copy image content to", data, e.into());
     let place = wharf_volume::open_beneath(data, if subpath.is_empty() { "." } else { subpath })?;
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&place).map_err(failed)?.st_mode);
@@ -416,7 +419,7 @@ fn fill(from: &OwnedFd, data: &Path, subpath: &str) -> Result<(), EngineError> {
     if !crate::copy::is_empty(to.as_fd()).map_err(failed)? {
         return Ok(());
     }
-    crate::copy::fill(from.as_fd(), to.as_fd()).map_err(failed)
+    crate::copy::fill(from.as_fd(), to.as_fd(), users).map_err(failed)
 }
 
 pub(crate) fn descriptor(image: &Image) -> OciDescriptor {

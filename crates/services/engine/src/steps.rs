@@ -273,6 +273,8 @@ impl Steps {
             cgroup_parent: request.cgroup_parent.clone(),
             shm_size: request.shm_size,
             init: Some(false),
+            // What a step mounts beside its root are trees of layers, whose owners cannot be shifted once they are mounted.
+            userns_mode: "host".to_owned(),
             ..HostConfig::default()
         };
         defaults(&mut host, &life.config);
@@ -290,6 +292,7 @@ impl Steps {
             recursive_read_only: life.recursive_read_only,
             net: if on_host { Net::Host } else { Net::Join(PathBuf::from("/proc/self/fd/5")) },
             joined: &[],
+            users: None,
             host_name: &request.hostname,
             files: &files,
             cgroup_v2: life.cgroup_v2,

@@ -146,6 +146,9 @@ impl System {
         if config.seccomp != SeccompDefault::Unconfined {
             security.push(format!("name=seccomp,profile={profile}"));
         }
+        if config.users.is_some() {
+            security.push("name=userns".to_owned());
+        }
         if config.cgroupns_mode == "private" {
             security.push("name=cgroupns".to_owned());
         }

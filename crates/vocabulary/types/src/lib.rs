@@ -3,6 +3,7 @@
 mod digest;
 mod failure;
 mod id;
+mod idmap;
 mod mount;
 mod reference;
 mod signal;
@@ -11,6 +12,7 @@ mod time;
 pub use digest::{Digest, DigestError};
 pub use failure::{Failure, Stage};
 pub use id::{ContainerId, ExecId, IdError, InstanceId, NetworkId};
+pub use idmap::{IdMaps, IdRange};
 pub use mount::Mount;
 pub use reference::{Reference, ReferenceError};
 pub use signal::{Signal, SignalError};

@@ -146,7 +146,7 @@ fn from_container(shell: &Shell, container: &str, path: &str, target: &str, o: &
     let old = base(&path).as_bytes();
     let renamed = landing.name.as_ref().map(|new| (old, new.as_bytes()));
     let mut input = BufReader::with_capacity(1 << 20, Counted { inner: &mut answer, count: 0 });
-    let how = Copying { owner, keep_kinds: false, renamed };
+    let how = Copying { owner, keep_kinds: false, renamed, ..Copying::default() };
     copy_into(&mut input, OwnedFd::from(folder), Path::new(""), how).map_err(|e| Exit::new(chain(&e)))?;
     // What follows the archive's end mark belongs to it.
     io::copy(&mut input, &mut io::sink())?;

@@ -40,6 +40,14 @@ pub enum CreateError {
     EmptyConfig,
     #[error("no command specified")]
     NoCommand,
+    #[error(
+        "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace when running privileged mode"
+    )]
+    UsersPrivileged,
+    #[error("cannot share the host's network namespace when user namespaces are enabled")]
+    UsersNetwork,
+    #[error("cannot share the host PID namespace when user namespaces are enabled")]
+    UsersPid,
     /// An option that no storage driver of Docker knows.
     #[error("Unknown option {0}")]
     StorageOption(String),
@@ -150,6 +158,9 @@ impl HasKind for CreateError {
             CreateError::Mount(e) => e.kind(),
             CreateError::EmptyConfig
             | CreateError::NoCommand
+            | CreateError::UsersPrivileged
+            | CreateError::UsersNetwork
+            | CreateError::UsersPid
             | CreateError::Name(_)
             | CreateError::WorkingDirectory(_)
             | CreateError::Environment(_)
@@ -210,6 +221,17 @@ pub fn storage_options(host: &HostConfig, driver: &str) -> Result<(), CreateErro
         return Err(CreateError::StorageOption(unknown.clone()));
     }
     Err(if driver == "overlayfs" { CreateError::StorageSizeOverlay } else { CreateError::StorageSize })
+}
+
+/// Checks what cannot be had in a user namespace (moby `verifyPlatformContainerSettings`).
+pub fn users(host: &HostConfig) -> Result<(), CreateError> {
+    if host.privileged {
+        return Err(CreateError::UsersPrivileged);
+    }
+    if host.network_mode == "host" {
+        return Err(CreateError::UsersNetwork);
+    }
+    if host.pid_mode == "host" { Err(CreateError::UsersPid) } else { Ok(()) }
 }
 
 /// Checks everything and returns the warnings Docker gives. Values that the kernel cannot honour are taken back in

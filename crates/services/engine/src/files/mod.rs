@@ -83,8 +83,10 @@ impl Files {
         spawn(plan, move |tree| {
             // Held until the client has everything: nobody else may mount the layers meanwhile.
             let _guard = guard;
-            let found = tree.map_err(EngineError::ContainerFiles).and_then(|tree| open_path(&tree, &given, &named));
-            let (fd, stat) = match found {
+            let found = tree
+                .map_err(EngineError::ContainerFiles)
+                .and_then(|tree| open_path(&tree, &given, &named).map(|found| (found, tree.users)));
+            let ((fd, stat), users) = match found {
                 Ok(found) => found,
                 Err(e) => return drop(sender.send(Err(e))),
             };
@@ -92,7 +94,7 @@ impl Files {
             if sender.send(Ok(stat)).is_err() {
                 return;
             }
-            match pack_as(fd, &first, &mut out).and_then(|()| out.flush().map_err(ArchiveError::Write)) {
+            match pack_as(fd, &first, users.as_ref(), &mut out).and_then(|()| out.flush().map_err(ArchiveError::Write)) {
                 // A client that left is no fault of ours.
                 Ok(()) | Err(ArchiveError::Write(_)) => {}
                 Err(e) => failed(e.into()),
@@ -220,6 +222,7 @@ impl Files {
             origin,
             points: self.points(&view),
             read_only: record.host.readonly_rootfs,
+            users: self.config.users_of(&record.host).cloned(),
             place: self.config.container_folder(&record.id),
         })
     }
@@ -233,9 +236,9 @@ impl Files {
         });
         let hung = record.points.iter().map(|point| {
             let source = match &point.source {
-                PointSource::Bind { path, .. } => Some(Source { path: PathBuf::from(path), within: String::new() }),
+                PointSource::Bind { path, .. } => Some(Source { path: PathBuf::from(path), within: String::new(), shifted: false }),
                 PointSource::Volume { name, subpath, .. } => {
-                    Some(Source { path: self.volumes.data(name), within: subpath.clone() })
+                    Some(Source { path: self.volumes.data(name), within: subpath.clone(), shifted: true })
                 }
                 // An image's files are mounted by the start; a container that does not run has none of them.
                 PointSource::Tmpfs { .. } | PointSource::Image { .. } => None,
@@ -245,7 +248,7 @@ impl Files {
         let folder = self.config.shown_folder(record);
         let own = ["hosts", "hostname", "resolv.conf"].map(|name| Hung {
             target: format!("/etc/{name}"),
-            source: Some(Source { path: folder.join(name), within: String::new() }),
+            source: Some(Source { path: folder.join(name), within: String::new(), shifted: true }),
             read_only: false,
         });
         hung.chain(memory).chain(own).collect()
@@ -321,7 +324,8 @@ fn extract(
         packed => Box::new(BufReader::with_capacity(64 << 10, Decoder::new(packed, stream)?)),
     };
     let root = tree.root.directory(Path::new("")).map_err(EngineError::ContainerFiles)?;
-    let how = Copying { owner, keep_kinds: options.keep_kinds, renamed: None };
+    let users = tree.users.as_ref();
+    let how = Copying { owner, users, keep_kinds: options.keep_kinds, renamed: None };
     copy_into(&mut stream, root, Path::new(path), how)?;
     // What follows the archive's end mark belongs to it; a client whose body is not read to the end fails.
     io::copy(&mut stream, &mut io::sink()).map_err(|e| EngineError::Archive(ArchiveError::Read(e)))?;

@@ -18,7 +18,7 @@ use rustix::mount::{
 };
 use wharf_archive::Root;
 use wharf_sys::clone::{flags::NEWNS, setns, unshare};
-use wharf_types::Mount;
+use wharf_types::{IdMaps, Mount};
 
 /// Where a container's root comes from.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(super) struct Source {
     pub path: PathBuf,
     /// Within; empty for the path itself.
     pub within: String,
+    /// Whether its owners are those of the container's user namespace: a volume's.
+    pub shifted: bool,
 }
 
 /// What to put together.
@@ -63,6 +65,8 @@ pub(super) struct Plan {
     pub points: Vec<Hung>,
     /// Whether its root cannot be written.
     pub read_only: bool,
+    /// The ids of its user namespace.
+    pub users: Option<IdMaps>,
     /// A directory of the host under which it is mounted, in the thread's own mount namespace.
     pub place: PathBuf,
 }
@@ -72,6 +76,8 @@ pub(super) struct Plan {
 pub(super) struct Tree {
     /// Paths are opened through this.
     pub root: Root,
+    /// The ids by which owners in the tree are the host's: a running container's. At rest they are those inside.
+    pub users: Option<IdMaps>,
     root_id: u64,
     /// Whether a mount point was missing, so that what is mounted there cannot be seen.
     pub incomplete: bool,
@@ -97,12 +103,15 @@ impl Tree {
         let running = matches!(plan.origin, Origin::Running(_));
         let (root, points) = match plan.origin {
             Origin::Running(namespace) => clones(namespace.as_fd(), plan.points)?,
-            Origin::Resting { mounts, read_only } => (resting_root(&mounts, read_only)?, resting_points(plan.points)?),
+            Origin::Resting { mounts, read_only } => {
+                (resting_root(&mounts, read_only)?, resting_points(plan.points, plan.users.as_ref())?)
+            }
         };
         attach(root.as_fd(), open_place(&plan.place)?.as_fd())?;
         let root = open_place(&plan.place)?;
         let root_id = mount_id(root.as_fd())?;
-        let mut tree = Tree { root: Root::new(root), root_id, incomplete: false };
+        let users = plan.users.filter(|_| running);
+        let mut tree = Tree { root: Root::new(root), users, root_id, incomplete: false };
         for (point, mount) in points {
             let found = tree.root.open(Path::new(&point.target), OFlags::PATH, Mode::empty());
             let target = match found {
@@ -197,8 +206,13 @@ fn clones(namespace: BorrowedFd<'_>, mut points: Vec<Hung>) -> io::Result<(Owned
     taken
 }
 
-fn resting_points(mut points: Vec<Hung>) -> io::Result<Points> {
+fn resting_points(mut points: Vec<Hung>, users: Option<&IdMaps>) -> io::Result<Points> {
     points.sort_by_key(|p| p.target.matches('/').count());
+    let mut back = None;
+    if let Some(users) = users.filter(|_| points.iter().any(|p| p.source.as_ref().is_some_and(|s| s.shifted))) {
+        let (uids, gids) = users.reversed().files();
+        back = Some(wharf_sys::users::make(&uids, &gids, false)?.user);
+    }
     let mut list = Vec::new();
     for point in points {
         let Some(source) = &point.source else { continue };
@@ -210,6 +224,12 @@ fn resting_points(mut points: Vec<Hung>) -> io::Result<Points> {
             fd = inner;
         }
         let mount = clone_of(fd.as_fd(), true)?;
+        if let Some(back) = back.as_ref().filter(|_| source.shifted) {
+            let id_map = Some(back.as_fd());
+            let shift = wharf_sys::mount::Attributes { id_map, ..wharf_sys::mount::Attributes::default() };
+            // Not every file system can; its files then show the host's owners.
+            let _ = wharf_sys::mount::set_attributes(mount.as_fd(), true, &shift);
+        }
         list.push((point, mount));
     }
     Ok(list)

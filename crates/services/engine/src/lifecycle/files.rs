@@ -34,12 +34,20 @@ pub(super) fn write_all(
         let made = fs::DirBuilder::new().recursive(true).mode(0o710).create(&folder);
         made.map_err(|source| StartError::File { operation: "mkdir", path: folder.clone(), source })?;
     }
-    Ok(Files {
+    let files = Files {
         resolv_conf: Some(write(folder.join("resolv.conf"), &resolv(lifecycle, record, sandbox)?)?),
         hostname: Some(write(folder.join("hostname"), &format!("{}\n", record.config.hostname))?),
         hosts: Some(write(folder.join("hosts"), &hosts(lifecycle, record, sandbox))?),
         shm: None,
-    })
+    };
+    if let Some(users) = engine.users_of(&record.host) {
+        let (uid, gid) = users.root();
+        for path in [&files.resolv_conf, &files.hostname, &files.hosts].into_iter().flatten() {
+            let given = std::os::unix::fs::chown(path, Some(uid), Some(gid));
+            given.map_err(|source| StartError::File { operation: "chown", path: path.clone(), source })?;
+        }
+    }
+    Ok(files)
 }
 
 /// Writes hosts and resolv.conf of a running container again, in place: they are mounted in it. Lines that the container

@@ -24,6 +24,9 @@ use crate::{EngineError, StartError, identity};
 /// The number that the first descriptor has that a shim is given to hold, where it has a network namespace or not.
 const HELD: u32 = 6;
 
+/// The option by which a shim shifts the upper layer's owners, too.
+const UPPER: &str = "wharf.upper-idmap";
+
 /// Identities kept at most.
 const IDENTITIES: usize = 256;
 
@@ -120,8 +123,12 @@ impl Lifecycle {
         let log = log_config(record)?;
         let runtime = self.runtime_of(record)?;
         let joined = self.joined(record)?;
-        let rootfs = self.snapshots.mounts(&record.snapshot, record.host.auto_remove)?;
+        let mut rootfs = self.snapshots.mounts(&record.snapshot, record.host.auto_remove)?;
         let identity = self.identity(view, &rootfs)?;
+        if let Some(users) = self.config.users_of(&record.host) {
+            // Layers have the ids that are seen inside, those that containers write as well: the mount shifts them.
+            rootfs.iter_mut().for_each(|mount| mount.options.extend(users.options().into_iter().chain([UPPER.to_owned()])));
+        }
         self.bind_sources(record)?;
         let sources = self.acquire_sources(record)?;
         self.launch_with(view, plan, &log, runtime.as_ref(), &joined, &identity, rootfs, &sources).inspect_err(|_| {
@@ -228,6 +235,7 @@ impl Lifecycle {
             recursive_read_only: self.recursive_read_only,
             net,
             joined,
+            users: users_of(plan, joined),
             host_name: &node_name(),
             files: &files,
             cgroup_v2: self.cgroup_v2,
@@ -311,6 +319,14 @@ impl Lifecycle {
         // There is none with the host's network or none at all.
         let _ = std::fs::remove_file(self.netns_link(record));
     }
+}
+
+/// The user namespace of the container whose other namespaces are joined: they belong to it.
+fn users_of(plan: &NetPlan, joined: &[(NamespaceType, PathBuf)]) -> Option<PathBuf> {
+    if let NetPlan::Container(_, pid) = plan {
+        return Some(PathBuf::from(format!("/proc/{pid}/ns/user")));
+    }
+    joined.first().map(|(_, path)| path.with_file_name("user"))
 }
 
 /// A program by its name alone, as dockerd's `PATH` has it; one that is not there stays a name, which the start then reports.

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 
 use wharf_api_types::{ContainerConfig, HostConfig};
 use wharf_error::{HasKind, Kind};
-use wharf_oci::runtime::{Linux, Namespace, NamespaceType, Root, Spec};
+use wharf_oci::runtime::{IdMapping, Linux, Namespace, NamespaceType, Root, Spec};
+use wharf_types::{IdMaps, IdRange};
 
 use crate::cgroups;
 use crate::config::EngineConfig;
@@ -125,6 +126,8 @@ pub struct Input<'a> {
     pub net: Net,
     /// Namespaces of other containers that are joined: ipc, pid.
     pub joined: &'a [(NamespaceType, PathBuf)],
+    /// The user namespace of a container whose other namespaces are joined.
+    pub users: Option<PathBuf>,
     /// Host's name for `--uts host` and `--network host`.
     pub host_name: &'a str,
     /// The container's files: hosts, hostname, resolv.conf. `None` for those that are not mounted.
@@ -164,6 +167,8 @@ pub fn build(input: &Input<'_>) -> Result<Spec, SpecError> {
         resources: Some(resources),
         cgroups_path: Some(cgroups::path(input.engine, &input.host.cgroup_parent, input.id)),
         namespaces: namespaces(input),
+        uid_mappings: mappings(input, |users| &users.uids),
+        gid_mappings: mappings(input, |users| &users.gids),
         devices: device_nodes,
         seccomp: security::seccomp(input, &capabilities)?,
         rootfs_propagation: mounts::root_propagation(input.points),
@@ -191,6 +196,10 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
     let host = input.host;
     let fresh = |kind| Namespace { kind, path: None };
     let mut list = vec![fresh(NamespaceType::Mount)];
+    if input.engine.users_of(input.host).is_some() {
+        // Where another's network, IPC or PID namespace is joined, the user namespace that it belongs to is, too (moby).
+        list.push(Namespace { kind: NamespaceType::User, path: input.users.clone() });
+    }
     match &input.net {
         Net::Host => {}
         Net::Join(path) => list.push(Namespace { kind: NamespaceType::Network, path: Some(path.clone()) }),
@@ -212,6 +221,13 @@ fn namespaces(input: &Input<'_>) -> Vec<Namespace> {
         list.push(fresh(NamespaceType::Cgroup));
     }
     list
+}
+
+/// The ids of the container's user namespace.
+fn mappings(input: &Input<'_>, of: fn(&IdMaps) -> &Vec<IdRange>) -> Vec<IdMapping> {
+    let ranges = input.engine.users_of(input.host).map(of).into_iter().flatten();
+    let mapping = |r: &IdRange| IdMapping { container_id: r.inside, host_id: r.outside, size: r.count };
+    ranges.map(mapping).collect()
 }
 
 /// Only what is asked for: a prepared network namespace has Docker's defaults already (wharf-network sets them).

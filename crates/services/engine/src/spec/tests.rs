@@ -38,6 +38,7 @@ fn engine() -> EngineConfig {
         ip_masq: true,
         host_binding: "0.0.0.0".to_owned(),
         version: String::new(),
+        users: None,
         git_commit: String::new(),
         build_time: String::new(),
     }
@@ -66,6 +67,7 @@ fn spec_of(config: &ContainerConfig, host: &HostConfig, points: &[Point]) -> Res
         recursive_read_only: true,
         net: Net::Join("/proc/self/fd/5".into()),
         joined: &[],
+        users: None,
         host_name: "box",
         files: &Files { hosts: Some(PathBuf::from("/d/hosts")), ..Files::default() },
         cgroup_v2: false,

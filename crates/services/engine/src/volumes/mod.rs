@@ -22,7 +22,7 @@ use wharf_api_types::{Filters, StringMap, Volume, VolumeCreateRequest, VolumePru
 use wharf_fault::point;
 use wharf_metadata::{Batch, Record, Store, Table};
 use wharf_plugin::Plugins;
-use wharf_types::Timestamp;
+use wharf_types::{IdMaps, Timestamp};
 use wharf_volume::{Backing, LocalOptions, Staging, is_mount_point, unmount_all};
 
 use crate::EngineError;
@@ -79,6 +79,8 @@ impl Record for VolumeRecord {
 /// All volumes of one engine.
 pub struct Volumes {
     folder: PathBuf,
+    /// Who owns new volumes: the root of containers' user namespaces, if they have any.
+    root: Option<(u32, u32)>,
     store: Arc<Store>,
     events: Arc<Events>,
     registry: Arc<Registry>,
@@ -138,7 +140,8 @@ impl Volumes {
         }
         let staging = Staging::new(config.exec_root.join("mounts"));
         let (known, holders, changing) = (RwLock::new(known), Default::default(), Default::default());
-        Ok(Volumes { folder, store, events, registry, plugins, staging, known, holders, changing })
+        let root = config.users.as_ref().map(IdMaps::root);
+        Ok(Volumes { root, folder, store, events, registry, plugins, staging, known, holders, changing })
     }
 
     fn all(&self) -> Vec<Arc<VolumeRecord>> {
@@ -172,7 +175,7 @@ impl Volumes {
         let path = self.folder.join(format!(".new-{name}"));
         let data = path.join("_data");
         std::fs::create_dir_all(&data).map_err(|e| file("mkdir", &data, e))?;
-        if let Err(e) = prepare(&options, &path) {
+        if let Err(e) = prepare(&options, &path, self.root) {
             delete(&path)?;
             return Err(failed(e));
         }
@@ -365,10 +368,13 @@ impl Volumes {
 }
 
 /// Does what has to be done once: the file system of a volume with a size, the owner of its root.
-fn prepare(options: &LocalOptions, path: &Path) -> Result<(), wharf_volume::VolumeError> {
+fn prepare(options: &LocalOptions, path: &Path, root: Option<(u32, u32)>) -> Result<(), wharf_volume::VolumeError> {
     use wharf_volume::VolumeError;
     let data = path.join("_data");
     let (uid, gid) = options.owner;
+    // With user namespaces a volume is their root's, so that containers may write to it; owners that are asked for are the
+    // host's, as those in files of a bind are.
+    let (uid, gid) = (uid.or(root.map(|r| r.0)), gid.or(root.map(|r| r.1)));
     if let Backing::Disk { size } = options.backing {
         wharf_volume::make_disk(&path.join("image"), size, (uid.unwrap_or(0), gid.unwrap_or(0)))?;
         options.mount(path)?;

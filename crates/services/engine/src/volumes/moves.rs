@@ -99,7 +99,7 @@ impl Volumes {
             }
             let copied = this.acquire(&old.name, &wanted).map_err(EngineError::from).and_then(|from| {
                 let to = this.acquire_fresh(&fresh, &wanted)?;
-                let done = crate::copy::fill(folder(&from)?.as_fd(), folder(&to)?.as_fd());
+                let done = crate::copy::fill(folder(&from)?.as_fd(), folder(&to)?.as_fd(), None);
                 done.map_err(|e| file("copy to", &to, e.into()))
             });
             this.release_fresh(&fresh, &wanted);
