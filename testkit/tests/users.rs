@@ -65,7 +65,7 @@ fn containers_have_other_ids_on_the_host_than_inside_and_host_mode_has_the_same(
     assert!(run(&["--network", "own"], "ls /sys/class/net; ip route").contains("default via"));
     assert_eq!(run(&["--init", "--read-only", "--tmpfs", "/t"], "touch /t/x && stat -c %u /t/x"), "0");
     assert_eq!(run(&["-t"], "tty"), "/dev/pts/0");
-    assert_eq!(run(&["-u", "1000:1000"], "touch /tmp/x && stat -c %u:%g /tmp/x; id -u"), "1000:1000 1000");
+    assert_eq!(run(&["-u", "1000:1000"], "touch /dev/shm/x && stat -c %u:%g /dev/shm/x; id -u"), "1000:1000 1000");
     // Root inside is nobody outside.
     daemon.docker(&["run", "-d", "--name", "long", "busybox", "sleep", "600"]).ok();
     let pid = daemon.docker(&["inspect", "-f", "{{.State.Pid}}", "long"]).ok();
@@ -176,14 +176,14 @@ fn processes_that_join_and_a_daemon_that_comes_back_find_the_same_ids() {
         (daemon.docker(&["inspect", "-f", "{{.State.Health.Status}}", "kept"]).ok() == "healthy").then_some(())
     });
     let look = |daemon: &Daemon| {
-        daemon.docker(&["exec", "-u", "12", "kept", "touch", "/tmp/by-exec"]).ok();
-        squeezed(&daemon.docker(&["exec", "kept", "stat", "-c", "%u", "/healthy", "/tmp/by-exec"]).ok())
+        daemon.docker(&["exec", "-u", "12", "kept", "touch", "/dev/shm/by-exec"]).ok();
+        squeezed(&daemon.docker(&["exec", "kept", "stat", "-c", "%u", "/healthy", "/dev/shm/by-exec"]).ok())
     };
     assert_eq!(look(&daemon), "0 12");
     daemon.kill();
     daemon.launch();
     assert_eq!(look(&daemon), "0 12");
-    assert!(has_owner(&listed(&daemon, "cp kept:/tmp/by-exec -"), "12/0", "by-exec"));
+    assert!(has_owner(&listed(&daemon, "cp kept:/healthy -"), "0/0", "healthy"));
     daemon.docker(&["restart", "-t", "0", "kept"]).ok();
     assert_eq!(look(&daemon), "0 12");
     daemon.docker(&["rm", "-f", "kept"]).ok();

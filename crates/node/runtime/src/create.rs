@@ -312,6 +312,7 @@ struct Born {
 
 fn birth(plan: &InitPlan<'_>, waiting: Waiting) -> Result<Born, Failure> {
     let (ours, theirs) = wire::pair().or_fail(Stage::Process, || "socket pair")?;
+    let home = plan.in_working_directory().then(|| Home::leave_for(plan.root_path)).transpose()?;
     let place = Birthplace::for_create(&plan.namespaces)?;
     let target = plan.entrance.clone_target();
     let user = plan.namespaces.joined_user();
@@ -320,8 +321,8 @@ fn birth(plan: &InitPlan<'_>, waiting: Waiting) -> Result<Born, Failure> {
     let (mut pid, mut pidfd) = match cloned {
         Cloned::Child => {
             drop(ours);
-            // Its drop would go back to the caller's namespaces.
-            std::mem::forget(place);
+            // Their drop would go back to the caller's namespaces and folder.
+            std::mem::forget((place, home));
             match user {
                 Some(user) => stand_in(plan, user, theirs, waiting, into),
                 None => init::run(plan, theirs, waiting, into),
@@ -329,7 +330,7 @@ fn birth(plan: &InitPlan<'_>, waiting: Waiting) -> Result<Born, Failure> {
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop((place, theirs));
+    drop((place, home, theirs));
     if user.is_some() {
         (pid, pidfd) = receive_process(&ours, &pidfd)?;
     }
@@ -340,6 +341,29 @@ fn birth(plan: &InitPlan<'_>, waiting: Waiting) -> Result<Born, Failure> {
             // All processes of its pid namespace die before it can be waited for.
             let _ = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED);
             Err(failure)
+        }
+    }
+}
+
+/// The caller's working directory while the first process is born in another one.
+struct Home(OwnedFd);
+
+impl Home {
+    fn leave_for(folder: &Path) -> Result<Self, Failure> {
+        let failed = || format!("enter {}", folder.display());
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+        let own = crate::mounting::open_host(Path::new("."), flags).or_fail(Stage::Rootfs, failed)?;
+        rustix::process::chdir(folder).or_fail(Stage::Rootfs, failed)?;
+        Ok(Self(own))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // It was ours a moment ago; relative paths of the caller would lead elsewhere.
+        if let Err(e) = rustix::process::fchdir(&self.0) {
+            eprintln!("cannot return to own folder: {e}");
+            std::process::abort();
         }
     }
 }

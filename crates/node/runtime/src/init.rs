@@ -56,6 +56,13 @@ pub(crate) struct InitPlan<'a> {
     pub no_pivot: bool,
 }
 
+impl InitPlan<'_> {
+    /// Whether the root is mounted by the caller, and the process must be born where it is to be attached.
+    pub(crate) fn in_working_directory(&self) -> bool {
+        !self.parts.is_empty() && self.parts.iter().all(Part::is_mounted)
+    }
+}
+
 /// Runs in the child. Does not return.
 pub(crate) fn run(plan: &InitPlan<'_>, channel: Channel, waiting: Waiting, cloned_into: bool) -> ! {
     match prepare(plan, &channel, &waiting, cloned_into) {

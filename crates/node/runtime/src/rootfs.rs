@@ -68,8 +68,8 @@ impl Shift {
         if !upper_too {
             return Ok(Self { lowers, upper: None });
         }
-        // overlayfs makes its temporary files and whiteouts as who mounted it, root: an id that has no place in the mount's
-        // map cannot make anything (EOVERFLOW).
+        // overlayfs makes its temporary files and whiteouts as who mounted it, root, and so does `docker cp`: an id that has no
+        // place in the mount's map cannot make anything (EOVERFLOW).
         for map in [&mut uids, &mut gids] {
             map.push(IdMapping { container_id: MOUNTER, host_id: 0, size: 1 });
         }
@@ -157,7 +157,9 @@ fn detached(mount: &Mount, options: &Options, map: Option<&Shift>) -> Result<Own
     let failed = || failed(mount);
     if is_bind(mount, options) {
         let tree = clone_tree(CWD, Path::new(&mount.source), options.recursive).or_fail(Stage::Rootfs, failed)?;
-        let mapped = map.map_or(Ok(()), |map| shift(&tree, &map.lowers, options.recursive));
+        // The tree is what is written to, as an upper layer is.
+        let map = map.map(|map| map.upper.as_ref().unwrap_or(&map.lowers));
+        let mapped = map.map_or(Ok(()), |map| shift(&tree, map, options.recursive));
         return mapped.map(|()| tree).or_fail(Stage::IdMap, failed);
     }
     let fs = rustix::mount::fsopen(mount.kind.as_str(), FsOpenFlags::FSOPEN_CLOEXEC).or_fail(Stage::Rootfs, failed)?;
@@ -214,13 +216,44 @@ pub(crate) fn mount(parts: &[Part<'_>], path: &Path) -> Result<Root, Failure> {
         change(tree.as_fd(), false, &private).or_fail(Stage::Rootfs, subject)?;
         return Ok(Root::new(tree));
     }
+    if parts.iter().all(Part::is_mounted) {
+        return attach_all(parts);
+    }
     for part in parts {
         part.perform(path)?;
     }
     Ok(Root::new(open()?))
 }
 
+/// Attaches what the caller mounted, over the working directory: the folders above it may be closed to the root of a user
+/// namespace. Nothing is looked up there, and the root is known by its mount, not by its name.
+fn attach_all(parts: &[Part<'_>]) -> Result<Root, Failure> {
+    let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let mut root: Option<Root> = None;
+    for part in parts {
+        let failed = || failed(part.mount);
+        let Some(tree) = &part.tree else { continue };
+        if let Some(root) = root.as_ref().filter(|_| !part.mount.target.is_empty()) {
+            let target = root.make(Path::new(&part.mount.target), Missing::Folder).or_fail(Stage::Rootfs, failed)?;
+            attach(tree.as_fd(), target.as_fd()).or_fail(Stage::Rootfs, failed)?;
+            continue;
+        }
+        match &root {
+            Some(root) => attach(tree.as_fd(), root.as_fd()),
+            None => rustix::mount::move_mount(tree, c"", CWD, c"", by_descriptor),
+        }
+        .or_fail(Stage::Rootfs, failed)?;
+        root = Some(Root::new(rustix::io::fcntl_dupfd_cloexec(tree, 3).or_fail(Stage::Rootfs, failed)?));
+    }
+    root.ok_or_else(|| crate::failure::refuse(Stage::Rootfs, "no root file system"))
+}
+
 impl Part<'_> {
+    /// Whether the caller has mounted it already, attached nowhere.
+    pub(crate) fn is_mounted(&self) -> bool {
+        self.tree.is_some()
+    }
+
     fn perform(&self, path: &Path) -> Result<(), Failure> {
         let failed = || failed(self.mount);
         let mut target = open_host(path, OFlags::PATH | OFlags::DIRECTORY).or_fail(Stage::Rootfs, failed)?;
