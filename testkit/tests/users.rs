@@ -86,7 +86,9 @@ fn files_have_the_ids_of_inside(daemon: &Daemon) {
     let script = "mkdir /made; echo text >/made/mine; chown 1000:1001 /made/mine; chown 5:6 /etc/passwd; rm -r /var; \
                   ln -s mine /made/link; sleep 600";
     daemon.docker(&["run", "-d", "--name", "first", "busybox", "sh", "-c", script]).ok();
-    eventually("it is made", || (daemon.docker(&["exec", "first", "test", "-e", "/made/link"]).code == 0).then_some(()));
+    eventually("it is made", || {
+        (daemon.docker(&["exec", "first", "test", "-e", "/made/link"]).code == 0).then_some(())
+    });
     let folder = daemon.folder().join("files");
     let _ = std::fs::create_dir(&folder);
     let given = folder.join("given");
@@ -146,7 +148,9 @@ fn volumes_belong_to_the_root_of_the_namespace_and_binds_to_whom_they_did() {
     let data = daemon.data_root().join("100000.100000/volumes/vol/_data");
     assert_eq!((host_id(&data), host_id(&data.join("x"))), ((100_000, 100_000), (100_007, 100_008)));
     // Content of the image goes into an empty volume, owners shifted.
-    daemon.docker(&["run", "--name", "owned", "busybox", "sh", "-c", "mkdir /own && touch /own/f && chown -R 9:10 /own"]).ok();
+    daemon
+        .docker(&["run", "--name", "owned", "busybox", "sh", "-c", "mkdir /own && touch /own/f && chown -R 9:10 /own"])
+        .ok();
     daemon.docker(&["commit", "owned", "owned"]).ok();
     let shown = daemon.docker(&["run", "--rm", "-v", "filled:/own", "owned", "stat", "-c", "%u:%g", "/own", "/own/f"]);
     assert_eq!(squeezed(&shown.ok()), "9:10 9:10");
@@ -171,7 +175,12 @@ fn volumes_belong_to_the_root_of_the_namespace_and_binds_to_whom_they_did() {
 fn processes_that_join_and_a_daemon_that_comes_back_find_the_same_ids() {
     let mut daemon = remapped(&[]);
     let health = ["--health-cmd", "touch /healthy", "--health-interval", "100ms"];
-    daemon.docker(&[&["run", "-d", "--name", "kept", "--restart", "always"], &health[..], &["busybox", "sleep", "600"]].concat()).ok();
+    daemon
+        .docker(
+            &[&["run", "-d", "--name", "kept", "--restart", "always"], &health[..], &["busybox", "sleep", "600"]]
+                .concat(),
+        )
+        .ok();
     eventually("it is healthy", || {
         (daemon.docker(&["inspect", "-f", "{{.State.Health.Status}}", "kept"]).ok() == "healthy").then_some(())
     });

@@ -16,9 +16,9 @@ use wharf_types::InstanceId;
 
 use crate::authorization::Authorization;
 use crate::log::LevelHandle;
+use crate::remap::Place;
 use crate::root::{DataRoot, PidFile};
 use crate::settings::{Settings, SettingsError};
-use crate::remap::Place;
 use crate::{backends, config, notify, remap};
 
 type Failure = Box<dyn std::error::Error>;

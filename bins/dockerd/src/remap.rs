@@ -142,7 +142,8 @@ impl Database {
     /// A user's ranges in the order of their ids, one after the other inside.
     fn ranges(&self, file: &str, name: &str, uid: u32) -> Vec<IdRange> {
         let number = uid.to_string();
-        let mut list: Vec<(u32, u32)> = self.read(file).iter().filter_map(|fields| range(fields, name, &number)).collect();
+        let mut list: Vec<(u32, u32)> =
+            self.read(file).iter().filter_map(|fields| range(fields, name, &number)).collect();
         list.sort_unstable();
         let mut inside = 0;
         let one = |(outside, count)| {
@@ -163,9 +164,12 @@ impl Database {
             if taken.iter().any(|fields| fields[0] == DEFAULT) {
                 continue;
             }
-            let ends = taken.iter().filter_map(|f| Some(f.get(1)?.parse::<u32>().ok()?.saturating_add(f.get(2)?.parse().ok()?)));
+            let ends = taken
+                .iter()
+                .filter_map(|f| Some(f.get(1)?.parse::<u32>().ok()?.saturating_add(f.get(2)?.parse().ok()?)));
             let first = ends.fold(FIRST, u32::max);
-            run("usermod", &[option, &format!("{first}-{}", first.saturating_add(COUNT - 1)), DEFAULT]).map_err(failed)?;
+            run("usermod", &[option, &format!("{first}-{}", first.saturating_add(COUNT - 1)), DEFAULT])
+                .map_err(failed)?;
         }
         Ok(())
     }
@@ -198,7 +202,8 @@ mod tests {
         (folder, database)
     }
 
-    const PASSWD: (&str, &str) = ("passwd", "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n");
+    const PASSWD: (&str, &str) =
+        ("passwd", "root:x:0:0::/:/bin/sh\nann:x:1000:1000::/:/bin/sh\nbob:x:1001:1001::/:/bin/sh\n");
     const GROUP: (&str, &str) = ("group", "root:x:0:\nann:x:1000:\nstaff:x:50:ann\n");
 
     #[test]

@@ -24,12 +24,7 @@ use crate::pack::{Folder, Packer, attributes_of, describe, unreadable};
 ///
 /// # Errors
 /// As [`crate::pack`].
-pub fn pack_as(
-    what: OwnedFd,
-    name: &Path,
-    users: Option<&IdMaps>,
-    out: &mut dyn Write,
-) -> Result<(), ArchiveError> {
+pub fn pack_as(what: OwnedFd, name: &Path, users: Option<&IdMaps>, out: &mut dyn Write) -> Result<(), ArchiveError> {
     let mut packer = Packer::new(out);
     let mut open: Vec<Folder> = add(&mut packer, what, name.to_owned(), users)?.into_iter().collect();
     while let Some(folder) = open.last_mut() {

@@ -72,8 +72,8 @@ pub use capability::names as capability_names;
 pub use console::resize;
 pub use container::{Container, Known, kill_rest, make_cgroup, pids_of_rest, remove, start_time};
 pub use create::create;
-pub use options::names as mount_options;
 pub use namespaces::other_owner;
+pub use options::names as mount_options;
 pub use rootfs::mount_root;
 pub use scheduling::{memory_flags, memory_modes};
 

@@ -96,7 +96,10 @@ impl<'a> Namespaces<'a> {
             return Err(refuse(Stage::Config, "time namespace offsets specified, but time namespace isn't enabled"));
         }
         let maps = !linux.uid_mappings.is_empty() || !linux.gid_mappings.is_empty();
-        let asked = linux.namespaces.iter().any(|n| n.kind == NamespaceType::User && n.path.as_ref().is_none_or(|p| p.as_os_str().is_empty()));
+        let asked = linux
+            .namespaces
+            .iter()
+            .any(|n| n.kind == NamespaceType::User && n.path.as_ref().is_none_or(|p| p.as_os_str().is_empty()));
         if asked && (linux.uid_mappings.is_empty() || linux.gid_mappings.is_empty()) {
             return Err(refuse(Stage::Config, "user namespaces enabled, but no user mapping found"));
         }

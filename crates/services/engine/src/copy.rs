@@ -78,7 +78,13 @@ fn folder(from: BorrowedFd<'_>, to: BorrowedFd<'_>, copied: &mut Copied<'_>, dep
     dress(from, to, &stat, copied.users)
 }
 
-fn file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat, copied: &mut Copied<'_>) -> Result<(), Errno> {
+fn file(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    name: &CStr,
+    stat: &Stat,
+    copied: &mut Copied<'_>,
+) -> Result<(), Errno> {
     let key = (stat.st_dev, stat.st_ino);
     if let Some(first) = copied.files.get(&key) {
         use std::os::fd::AsRawFd;

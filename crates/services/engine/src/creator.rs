@@ -243,7 +243,9 @@ impl Creator {
             Some(fresh) => self.volumes.acquire_fresh(fresh, holder),
             None => self.volumes.acquire(name, holder),
         };
-        let filled = data.map_err(EngineError::from).and_then(|data| fill(&from, &data, subpath, self.config.users_of(&record.host)));
+        let filled = data
+            .map_err(EngineError::from)
+            .and_then(|data| fill(&from, &data, subpath, self.config.users_of(&record.host)));
         match fresh {
             Some(fresh) => self.volumes.release_fresh(fresh, holder),
             None => self.volumes.release(name, holder),

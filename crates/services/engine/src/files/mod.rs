@@ -94,7 +94,8 @@ impl Files {
             if sender.send(Ok(stat)).is_err() {
                 return;
             }
-            match pack_as(fd, &first, users.as_ref(), &mut out).and_then(|()| out.flush().map_err(ArchiveError::Write)) {
+            match pack_as(fd, &first, users.as_ref(), &mut out).and_then(|()| out.flush().map_err(ArchiveError::Write))
+            {
                 // A client that left is no fault of ours.
                 Ok(()) | Err(ArchiveError::Write(_)) => {}
                 Err(e) => failed(e.into()),
@@ -236,7 +237,9 @@ impl Files {
         });
         let hung = record.points.iter().map(|point| {
             let source = match &point.source {
-                PointSource::Bind { path, .. } => Some(Source { path: PathBuf::from(path), within: String::new(), shifted: false }),
+                PointSource::Bind { path, .. } => {
+                    Some(Source { path: PathBuf::from(path), within: String::new(), shifted: false })
+                }
                 PointSource::Volume { name, subpath, .. } => {
                     Some(Source { path: self.volumes.data(name), within: subpath.clone(), shifted: true })
                 }

@@ -127,7 +127,9 @@ impl Lifecycle {
         let identity = self.identity(view, &rootfs)?;
         if let Some(users) = self.config.users_of(&record.host) {
             // Layers have the ids that are seen inside, those that containers write as well: the mount shifts them.
-            rootfs.iter_mut().for_each(|mount| mount.options.extend(users.options().into_iter().chain([UPPER.to_owned()])));
+            rootfs
+                .iter_mut()
+                .for_each(|mount| mount.options.extend(users.options().into_iter().chain([UPPER.to_owned()])));
         }
         self.bind_sources(record)?;
         let sources = self.acquire_sources(record)?;
