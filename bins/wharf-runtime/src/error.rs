@@ -53,6 +53,9 @@ pub enum Error {
     /// An existing container could not be used.
     #[error(transparent)]
     Runtime(#[from] wharf_runtime::Error),
+    /// CRIU, or what it needs, failed.
+    #[error(transparent)]
+    Criu(#[from] wharf_runtime::criu::CriuError),
     /// The program could not be protected from its containers.
     #[error("protect the runtime's program file")]
     Protect(#[source] io::Error),
@@ -91,6 +94,7 @@ impl wharf_error::HasKind for Error {
             Error::Exists | Error::State(_) => Kind::Conflict,
             Error::File { source, .. } => wharf_error::kind_of_io(source),
             Error::Runtime(e) => e.kind(),
+            Error::Criu(e) => e.kind(),
             Error::Cgroup(e) => e.kind(),
             Error::Start(_) | Error::Protect(_) | Error::Terminal { .. } | Error::Wait(_) => Kind::System,
         }

@@ -26,8 +26,24 @@ impl ContainerBackend for Joined {
         later(self.timed(Action::Create, self.0.creator.create(name, platform, request)))
     }
 
-    fn start<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
-        later(self.timed(Action::Start, self.0.lifecycle.start(name)))
+    fn start<'a>(&'a self, name: &'a str, checkpoint: &'a str, checkpoint_dir: &'a str) -> Reply<'a, ()> {
+        later(self.timed(Action::Start, self.0.lifecycle.start_from(name, checkpoint, checkpoint_dir)))
+    }
+
+    fn checkpoint<'a>(&'a self, name: &'a str, request: api::CheckpointCreateRequest) -> Reply<'a, ()> {
+        later(async move {
+            let api::CheckpointCreateRequest { checkpoint_id, checkpoint_dir, exit } = request;
+            self.0.lifecycle.checkpoint(name, &checkpoint_id, &checkpoint_dir, exit).await
+        })
+    }
+
+    fn checkpoints<'a>(&'a self, name: &'a str, dir: &'a str) -> Reply<'a, Vec<api::CheckpointSummary>> {
+        let names = self.0.lifecycle.list_checkpoints(name, dir);
+        ready(names.map(|names| names.into_iter().map(|name| api::CheckpointSummary { name }).collect()))
+    }
+
+    fn remove_checkpoint<'a>(&'a self, name: &'a str, checkpoint: &'a str, dir: &'a str) -> Reply<'a, ()> {
+        later(self.0.lifecycle.remove_checkpoint(name, checkpoint, dir))
     }
 
     fn stop<'a>(&'a self, name: &'a str, query: query::ContainerStop) -> Reply<'a, ()> {

@@ -95,8 +95,14 @@ pub trait ContainerBackend: Send + Sync {
         platform: &'a str,
         request: api::ContainerCreateRequest,
     ) -> Reply<'a, api::ContainerCreateResponse>;
-    /// Starts it. Already running is [`wharf_error::Kind::NotModified`], a 304.
-    fn start<'a>(&'a self, name: &'a str) -> Reply<'a, ()>;
+    /// Starts it, from a checkpoint if that is not empty. Already running is [`wharf_error::Kind::NotModified`], a 304.
+    fn start<'a>(&'a self, name: &'a str, checkpoint: &'a str, checkpoint_dir: &'a str) -> Reply<'a, ()>;
+    /// Writes it to files.
+    fn checkpoint<'a>(&'a self, name: &'a str, request: api::CheckpointCreateRequest) -> Reply<'a, ()>;
+    /// Lists its checkpoints; `dir` is empty for its own folder.
+    fn checkpoints<'a>(&'a self, name: &'a str, dir: &'a str) -> Reply<'a, Vec<api::CheckpointSummary>>;
+    /// Removes a checkpoint.
+    fn remove_checkpoint<'a>(&'a self, name: &'a str, checkpoint: &'a str, dir: &'a str) -> Reply<'a, ()>;
     /// Stops it. Not running is a 304.
     fn stop<'a>(&'a self, name: &'a str, query: query::ContainerStop) -> Reply<'a, ()>;
     /// Stops and starts it.

@@ -42,6 +42,9 @@ pub enum Endpoint {
     ContainerUpdate,
     ContainerPrune,
     ContainerRemove,
+    CheckpointCreate,
+    CheckpointList,
+    CheckpointRemove,
     ArchiveStat,
     ArchiveGet,
     ArchivePut,
@@ -107,6 +110,8 @@ pub enum Wild {
     Any,
     /// One path segment.
     Segment,
+    /// Anything, then this word between slashes, then one path segment.
+    Within(&'static str),
 }
 
 /// One row.
@@ -129,6 +134,13 @@ const fn any(method: &'static str, pattern: &'static str, endpoint: Endpoint) ->
 const fn segment(method: &'static str, pattern: &'static str, endpoint: Endpoint) -> Row {
     Row { method, pattern, wild: Wild::Segment, endpoint }
 }
+
+const fn within(method: &'static str, pattern: &'static str, word: &'static str, endpoint: Endpoint) -> Row {
+    Row { method, pattern, wild: Wild::Within(word), endpoint }
+}
+
+/// What stands between the names of a container and of a checkpoint of it.
+pub const CHECKPOINTS: &str = "/checkpoints/";
 
 const PLUGINS: Endpoint = Endpoint::Later("plugins");
 /// The feature of clusters of engines.
@@ -169,6 +181,9 @@ pub const TABLE: &[Row] = {
         any("POST", "/containers/prune", ContainerPrune),
         any("POST", "/commit", Commit),
         any("PUT", "/containers/{}/archive", ArchivePut),
+        any("GET", "/containers/{}/checkpoints", CheckpointList),
+        any("POST", "/containers/{}/checkpoints", CheckpointCreate),
+        within("DELETE", "/containers/{}", CHECKPOINTS, CheckpointRemove),
         any("DELETE", "/containers/{}", ContainerRemove),
         // images
         any("GET", "/images/json", ImageList),
@@ -279,7 +294,13 @@ impl Row {
             return (self.pattern == path).then_some("");
         };
         let name = path.strip_prefix(before)?.strip_suffix(after)?;
-        (self.wild == Wild::Any || (!name.is_empty() && !name.contains('/'))).then_some(name)
+        let one = |name: &str| !name.is_empty() && !name.contains('/');
+        let fits = match self.wild {
+            Wild::Any => true,
+            Wild::Segment => one(name),
+            Wild::Within(word) => name.rsplit_once(word).is_some_and(|(_, last)| one(last)),
+        };
+        fits.then_some(name)
     }
 }
 
@@ -314,6 +335,8 @@ mod tests {
         assert_eq!(find("GET", "/containers/json"), Some((Endpoint::ContainerList, "")));
         assert_eq!(find("DELETE", "/containers/json"), Some((Endpoint::ContainerRemove, "json")));
         assert_eq!(find("GET", "/containers/a/json/json"), Some((Endpoint::ContainerInspect, "a/json")));
+        assert_eq!(find("DELETE", "/containers/a/checkpoints/b"), Some((Endpoint::CheckpointRemove, "a/checkpoints/b")));
+        assert_eq!(find("DELETE", "/containers/a/checkpoints/"), Some((Endpoint::ContainerRemove, "a/checkpoints/")));
         assert_eq!(find("POST", "/exec/x/start"), Some((Endpoint::ExecStart, "x")));
         assert_eq!(find("POST", "/exec/x/stop"), None);
     }

@@ -37,6 +37,7 @@ mod console;
 mod container;
 mod copy_up;
 mod create;
+pub mod criu;
 mod device;
 mod failure;
 mod gate;

@@ -32,7 +32,7 @@ use wharf_sys::spawn::{Spawn, spawn};
 use wharf_types::{Failure, Signal, Stage};
 
 use crate::args::Runtime;
-use crate::container::{Made, Plan};
+use crate::container::{Checkpoint, Made, Plan};
 
 /// State folder and log, in the task folder.
 const STATE: &str = "oci";
@@ -107,6 +107,16 @@ struct Done {
 impl Foreign {
     /// Mounts the root file system and has the runtime make the container.
     pub(crate) fn create(runtime: &Runtime, plan: &Plan<'_>) -> Result<(Foreign, Made), Failure> {
+        Self::make_by(runtime, plan, &["create"])
+    }
+
+    /// Mounts the root file system and has the runtime bring the container back.
+    pub(crate) fn restore(runtime: &Runtime, plan: &Plan<'_>, images: &Path) -> Result<(Foreign, Made), Failure> {
+        let (images, work) = (images.to_string_lossy(), plan.bundle.to_string_lossy());
+        Self::make_by(runtime, plan, &["restore", "--detach", "--image-path", &images, "--work-path", &work])
+    }
+
+    fn make_by(runtime: &Runtime, plan: &Plan<'_>, words: &[&str]) -> Result<(Foreign, Made), Failure> {
         let wrong = |stage, what: &'static str| {
             move |e: std::io::Error| Failure { stage, errno: e.raw_os_error().unwrap_or(0), subject: what.to_owned() }
         };
@@ -131,7 +141,9 @@ impl Foreign {
         adapt(&mut config, users.as_ref()).map_err(wrong(Stage::Mount, "naming what the shim holds"))?;
         foreign.users = users;
         write_config(&config).map_err(wrong(Stage::Config, "writing config.json"))?;
-        let made = match foreign.make(&["create", "--bundle", &foreign.bundle.clone()], plan.stdio) {
+        let bundle = foreign.bundle.clone();
+        let words: Vec<&str> = words.iter().copied().chain(["--bundle", bundle.as_str()]).collect();
+        let made = match foreign.make(&words, plan.stdio) {
             Ok(made) => made,
             Err(failure) => {
                 // What it made before it failed; its first process, if there was one, is a child of ours and reaped as such.
@@ -193,6 +205,18 @@ impl Foreign {
     /// Freezes all processes, or lets them go on.
     pub(crate) fn freeze(&self, freeze: bool) -> Result<(), Error> {
         self.call(&[if freeze { "pause" } else { "resume" }, &self.id]).map(drop)
+    }
+
+    /// Writes the processes to files.
+    pub(crate) fn checkpoint(&self, checkpoint: &Checkpoint<'_>) -> Result<(), Error> {
+        let (images, work) = (checkpoint.images.to_string_lossy(), checkpoint.work.to_string_lossy());
+        let mut words = vec!["checkpoint", "--image-path", &images, "--work-path", &work];
+        if !checkpoint.exit {
+            words.push("--leave-running");
+        }
+        words.extend(checkpoint.words.iter().map(String::as_str));
+        words.push(&self.id);
+        self.call(&words).map(drop)
     }
 
     /// Changes limits.

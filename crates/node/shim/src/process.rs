@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rustix::pipe::PipeFlags;
 use wharf_logs::Stream;
 use wharf_oci::runtime::Process as Document;
-use wharf_types::Timestamp;
+use wharf_types::{Mount, Timestamp};
 
 use crate::fifo::{Held, Paths};
 
@@ -18,7 +19,7 @@ pub(crate) const PIPE: usize = 256 * 1024;
 /// Where a process is in its life.
 #[derive(Debug)]
 pub(crate) enum Phase {
-    /// Prepared: for an exec the document and its pipe ends are kept until Start.
+    /// Prepared: for an exec the document and its pipe ends are kept until Start, and for a checkpoint what it is restored by.
     Created(Option<Box<Prepared>>),
     /// Runs.
     Running,
@@ -28,11 +29,13 @@ pub(crate) enum Phase {
     Stopped { status: u32, at: Timestamp },
 }
 
-/// What Start of an exec needs.
+/// What Start needs.
 #[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) document: Document,
-    pub(crate) ends: Option<[OwnedFd; 3]>,
+pub(crate) enum Prepared {
+    /// Of an exec.
+    Exec { document: Document, ends: Option<[OwnedFd; 3]> },
+    /// Of a container that comes from a checkpoint: its images, and the parts of its root.
+    Restore { images: PathBuf, rootfs: Vec<Mount>, ends: Option<[OwnedFd; 3]> },
 }
 
 /// One process.

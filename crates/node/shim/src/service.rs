@@ -1,10 +1,12 @@
 //! The task service: one function for each method of `containerd.task.v2.Task`, and ours.
 
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{PidfdFlags, pidfd_open};
 use wharf_fault::point;
 use wharf_logs::Stream;
+use wharf_oci::runtime::Process as Document;
 use wharf_proto_task::record::RecordKind;
 use wharf_proto_task::{Any, Code, Empty, Message, Request, Status, events, shim, task};
 use wharf_types::{Failure, Mount, Signal, Stage, Timestamp};
@@ -61,7 +63,7 @@ impl Supervisor {
             (task::SERVICE, "Resume") => decode(request).and_then(|r: task::ResumeRequest| self.freeze(&r.id, false)),
             (task::SERVICE, "Update") => decode(request).and_then(|r| self.update(&r)),
             (task::SERVICE, "Stats") => decode(request).and_then(|r| self.stats(&r)),
-            (task::SERVICE, "Checkpoint") => Err(Status::new(Code::Unimplemented, "checkpoint is not implemented")),
+            (task::SERVICE, "Checkpoint") => decode(request).and_then(|r| self.checkpoint(&r)),
             (service, method) => Err(Status::new(Code::Unimplemented, format!("/{service}/{method} is not known"))),
         };
         Reply::Now(now)
@@ -94,15 +96,20 @@ impl Supervisor {
         if self.processes.contains_key(&INIT) {
             return Err(Status::new(Code::AlreadyExists, format!("container {} exists", request.id)));
         }
-        if !request.checkpoint.is_empty() {
-            return Err(Status::new(Code::Unimplemented, "restoring a checkpoint is not implemented"));
-        }
         let bundle = std::env::current_dir().map_err(|e| internal("task folder", e))?;
         let rootfs: Vec<Mount> = request.rootfs.into_iter().map(Mount::from).collect();
         let netns = self.netns.as_ref().map(std::os::fd::AsFd::as_fd);
         let paths = Paths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr };
         point("shim.create");
         let (mut process, ends) = self.prepare("", request.terminal, paths)?;
+        if !request.checkpoint.is_empty() {
+            // Brought back by Start, as containerd's runc shim does it.
+            let images = absolute(&request.checkpoint)?;
+            process.phase = Phase::Created(Some(Box::new(Prepared::Restore { images, rootfs, ends })));
+            self.processes.insert(INIT, process);
+            self.tell_created(&bundle, 0, &request.checkpoint);
+            return Ok(task::CreateTaskResponse { pid: 0 }.encode_to_vec());
+        }
         let lent = ends.as_ref().map(|ends| ends.each_ref().map(std::os::fd::AsFd::as_fd));
         let made = container::create(&container::Plan {
             id: &self.args.id,
@@ -125,7 +132,7 @@ impl Supervisor {
             self.watch_output(INIT, stream);
         }
         self.watch_source(INIT);
-        self.tell_created(&bundle, made.pid.unsigned_abs());
+        self.tell_created(&bundle, made.pid.unsigned_abs(), "");
         Ok(task::CreateTaskResponse { pid: made.pid.unsigned_abs() }.encode_to_vec())
     }
 
@@ -146,7 +153,7 @@ impl Supervisor {
         let document = serde_json::from_slice(&json)
             .map_err(|e| Status::new(Code::InvalidArgument, format!("process document: {e}")))?;
         let (mut process, ends) = self.prepare(&request.exec_id, request.terminal, paths)?;
-        process.phase = Phase::Created(Some(Box::new(Prepared { document, ends })));
+        process.phase = Phase::Created(Some(Box::new(Prepared::Exec { document, ends })));
         let number = self.number();
         self.processes.insert(number, process);
         let container_id = self.args.id.clone();
@@ -179,12 +186,12 @@ impl Supervisor {
         Ok((process, ends))
     }
 
-    fn tell_created(&mut self, bundle: &std::path::Path, pid: u32) {
+    fn tell_created(&mut self, bundle: &Path, pid: u32, checkpoint: &str) {
         let Some(process) = self.processes.get(&INIT) else { return };
         let Paths { stdin, stdout, stderr } = process.paths().clone();
         let io = Some(events::TaskIo { stdin, stdout, stderr, terminal: process.terminal });
         let (container_id, bundle) = (self.args.id.clone(), bundle.display().to_string());
-        self.publish(&events::TaskCreate { container_id, bundle, io, checkpoint: String::new(), pid });
+        self.publish(&events::TaskCreate { container_id, bundle, io, checkpoint: checkpoint.to_owned(), pid });
     }
 
     fn start_process(&mut self, request: &task::StartRequest) -> Answer {
@@ -194,8 +201,9 @@ impl Supervisor {
         };
         let prepared = prepared.take();
         point("shim.start");
-        let started = match prepared {
-            Some(prepared) => self.start_exec(number, *prepared),
+        let started = match prepared.map(|prepared| *prepared) {
+            Some(Prepared::Exec { document, ends }) => self.start_exec(number, &document, ends),
+            Some(Prepared::Restore { images, rootfs, ends }) => self.restore(&images, &rootfs, ends),
             None => self.start_init(),
         };
         let process = self.processes.get_mut(&number);
@@ -230,8 +238,57 @@ impl Supervisor {
         container.start().map_err(|f| Status::from_failure(&f))
     }
 
-    fn start_exec(&mut self, number: u32, prepared: Prepared) -> Result<(), Status> {
-        let made = self.container()?.exec(&prepared.document, prepared.ends).map_err(|f| Status::from_failure(&f))?;
+    /// Brings the container back from a checkpoint; blocks as long as CRIU takes.
+    fn restore(&mut self, images: &Path, rootfs: &[Mount], ends: Option<[OwnedFd; 3]>) -> Result<(), Status> {
+        let bundle = std::env::current_dir().map_err(|e| internal("task folder", e))?;
+        let plan = container::Plan {
+            id: &self.args.id,
+            bundle: &bundle,
+            rootfs,
+            netns: self.netns.as_ref().map(std::os::fd::AsFd::as_fd),
+            stdio: ends.as_ref().map(|ends| ends.each_ref().map(std::os::fd::AsFd::as_fd)),
+            runtime: self.args.runtime.as_ref(),
+        };
+        let (container, made) = container::restore(&plan, images).map_err(|e| status_of(&e))?;
+        drop(ends);
+        self.container = Some(container);
+        if let Some(process) = self.processes.get_mut(&INIT) {
+            process.pid = made.pid.unsigned_abs();
+            if let Some(console) = made.console {
+                process.take_console(console).map_err(|e| failure(Stage::Console, "terminal", &e))?;
+            }
+        }
+        self.watch_oom();
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.watch_output(INIT, stream);
+        }
+        self.watch_source(INIT);
+        Ok(())
+    }
+
+    /// Writes the container to files; blocks as long as CRIU takes, in which the container stands still anyway.
+    fn checkpoint(&mut self, request: &task::CheckpointTaskRequest) -> Answer {
+        let (_, process) = self.process(&request.id, "")?;
+        if !matches!(process.phase, Phase::Running) {
+            return Err(Status::new(Code::FailedPrecondition, "container not running"));
+        }
+        let options = request.options.as_ref().map(|any| events::CheckpointOptions::decode(any.value.as_slice()));
+        let options = options.transpose().map_err(|e| Status::new(Code::InvalidArgument, format!("options: {e}")))?;
+        let options = options.unwrap_or_default();
+        let bundle = std::env::current_dir().map_err(|e| internal("task folder", e))?;
+        let named = |path: &str, other: &str| if path.is_empty() { other.to_owned() } else { path.to_owned() };
+        let images = absolute(&named(&options.image_path, &request.path))?;
+        let work = absolute(&named(&options.work_path, &bundle.to_string_lossy()))?;
+        let words = criu_words(&options, self.args.runtime.is_some())?;
+        let checkpoint = container::Checkpoint { images: &images, work: &work, exit: options.exit, words };
+        self.container()?.checkpoint(&bundle, checkpoint).map_err(|e| status_of(&e))?;
+        let (container_id, checkpoint) = (self.args.id.clone(), images.to_string_lossy().into_owned());
+        self.publish(&events::TaskCheckpointed { container_id, checkpoint });
+        Ok(empty())
+    }
+
+    fn start_exec(&mut self, number: u32, document: &Document, ends: Option<[OwnedFd; 3]>) -> Result<(), Status> {
+        let made = self.container()?.exec(document, ends).map_err(|f| Status::from_failure(&f))?;
         let Some(process) = self.processes.get_mut(&number) else { return Ok(()) };
         process.pid = made.pid.unsigned_abs();
         if let Some(console) = made.console {
@@ -498,6 +555,43 @@ impl Process {
         let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         Ok(rustix::termios::tcsetwinsize(console, size)?)
     }
+}
+
+/// A path of a request, which must not depend on where we happen to be.
+fn absolute(path: &str) -> Result<PathBuf, Status> {
+    let path = PathBuf::from(path);
+    let wrong = || Status::new(Code::InvalidArgument, format!("checkpoint path {:?} is not absolute", path.display()));
+    if path.is_absolute() { Ok(path) } else { Err(wrong()) }
+}
+
+/// containerd's options as words of CRIU, or of a runtime's `checkpoint`, which has mostly the same.
+fn criu_words(options: &events::CheckpointOptions, foreign: bool) -> Result<Vec<String>, Status> {
+    let switches = [
+        (options.open_tcp, "--tcp-established"),
+        (options.external_unix_sockets, "--ext-unix-sk"),
+        (options.terminal, "--shell-job"),
+        (options.file_locks, "--file-locks"),
+    ];
+    let mut words: Vec<String> = switches.iter().filter(|(on, _)| *on).map(|(_, word)| (*word).to_owned()).collect();
+    let mode = if options.cgroups_mode.is_empty() { "soft" } else { options.cgroups_mode.as_str() };
+    if !matches!(mode, "soft" | "full" | "strict" | "ignore") {
+        return Err(Status::new(Code::InvalidArgument, format!("invalid cgroups mode {mode:?}")));
+    }
+    match (foreign, options.cgroups_mode.is_empty()) {
+        (true, true) => {}
+        (true, false) => words.extend(["--manage-cgroups-mode".to_owned(), mode.to_owned()]),
+        (false, _) => words.push(format!("--manage-cgroups={mode}")),
+    }
+    for namespace in &options.empty_namespaces {
+        words.extend(match (namespace.as_str(), foreign) {
+            ("network", false) => ["--empty-ns".to_owned(), "net".to_owned()],
+            ("network", true) => ["--empty-ns".to_owned(), "network".to_owned()],
+            (other, _) => {
+                return Err(Status::new(Code::InvalidArgument, format!("namespace {other} is not supported")));
+            }
+        });
+    }
+    Ok(words)
 }
 
 /// Whether a process has stdin, and whether it ends with the first client that ends it.

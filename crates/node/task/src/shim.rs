@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use wharf_logs::Position;
+use wharf_proto_task::events::CheckpointOptions;
 use wharf_proto_task::{Any, Code, Empty, Message, Response, shim, task};
 use wharf_types::{ExecId, Mount, Signal, Timestamp};
 
@@ -39,6 +40,8 @@ pub struct CreateRequest {
     pub terminal: bool,
     /// Its stdin.
     pub stdin: Stdin,
+    /// The images of a checkpoint that Start brings it back from.
+    pub checkpoint: Option<PathBuf>,
 }
 
 /// A further process.
@@ -176,6 +179,7 @@ impl Shim {
             rootfs: request.rootfs.iter().map(task::Mount::from).collect(),
             terminal: request.terminal,
             stdin: request.stdin.field(),
+            checkpoint: request.checkpoint.map(|p| p.to_string_lossy().into_owned()).unwrap_or_default(),
             ..task::CreateTaskRequest::default()
         };
         let answer: task::CreateTaskResponse = self.call("Create", &message, Some(LONG)).await?;
@@ -279,6 +283,18 @@ impl Shim {
     pub async fn resume(&self) -> Result<(), TaskError> {
         let message = task::ResumeRequest { id: self.inner.id.clone() };
         self.call::<Empty>("Resume", &message, Some(SHORT)).await.map(drop)
+    }
+
+    /// Writes the container to files, without limit of time; with `exit` it is killed then.
+    pub async fn checkpoint(&self, images: &Path, exit: bool) -> Result<(), TaskError> {
+        let options = CheckpointOptions { exit, ..CheckpointOptions::default() };
+        let value = options.encode_to_vec();
+        let message = task::CheckpointTaskRequest {
+            id: self.inner.id.clone(),
+            path: images.to_string_lossy().into_owned(),
+            options: Some(Any { type_url: "containerd.runc.v1.CheckpointOptions".to_owned(), value }),
+        };
+        self.call::<Empty>("Checkpoint", &message, None).await.map(drop)
     }
 
     /// Changes limits: an OCI `linux.resources` document, JSON.

@@ -63,6 +63,26 @@ pub enum EngineError {
     StartPaused,
     #[error("container is marked for removal and cannot be started")]
     StartRemoved,
+    #[error("checkpoint is only supported in experimental mode")]
+    CheckpointExperimental,
+    #[error("custom checkpointdir is not supported")]
+    CheckpointFolder,
+    #[error("Invalid checkpoint ID ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    CheckpointName(String),
+    #[error(
+        "cannot checkpoint container {name}: checkpoint with name {checkpoint} already exists for container {name}"
+    )]
+    CheckpointExists { name: String, checkpoint: String },
+    #[error("checkpoint {checkpoint} does not exist for container {name}")]
+    NoCheckpoint { name: String, checkpoint: String },
+    /// The words around the reason are those of containerd's client of runc, which people look for.
+    #[error(
+        "Cannot checkpoint container {name}: runc did not terminate successfully: exit status 1: {reason} path= {}",
+        log.display()
+    )]
+    Checkpoint { name: String, reason: String, log: PathBuf },
+    #[error("{} exists and is not a directory", .0.display())]
+    NoFolder(PathBuf),
     #[error("Container {0} is already paused")]
     AlreadyPaused(String),
     #[error("Container {0} is not paused")]
@@ -351,6 +371,11 @@ pub enum StartError {
         "failed to create task for container: failed to create shim task: OCI runtime create failed: {}", reason(.0)
     )]
     OtherRuntime(Failure),
+    #[error("checkpoint {checkpoint} does not exist for container /{name}")]
+    NoCheckpoint { checkpoint: String, name: String },
+    /// Of a start from a checkpoint.
+    #[error("OCI runtime restore failed: {0}")]
+    Restore(wharf_task::TaskError),
     #[error("unknown or invalid runtime name: {0}")]
     NoRuntime(String),
     #[error("failed to create task for container")]
@@ -389,6 +414,8 @@ impl StartError {
     pub fn exit_code(&self) -> i64 {
         match self {
             StartError::Runtime(failure) | StartError::OtherRuntime(failure) => i64::from(failure.exit_code()),
+            // CRIU is missing, which moby takes for a missing command.
+            StartError::Restore(e) if e.kind() == Kind::Invalid => 127,
             _ => 128,
         }
     }
@@ -433,11 +460,14 @@ impl HasKind for StartError {
             StartError::NoNetwork(_) => Kind::NotFound,
             StartError::Template(_) => Kind::Invalid,
             StartError::NoRuntime(_) => Kind::Invalid,
+            StartError::Restore(e) if e.kind() == Kind::Invalid => Kind::Invalid,
             StartError::Runtime(f) | StartError::OtherRuntime(f) => match f.stage {
                 Stage::CommandNotFound | Stage::CommandNotExecutable => Kind::Invalid,
                 _ => Kind::System,
             },
             StartError::Network(_)
+            | StartError::NoCheckpoint { .. }
+            | StartError::Restore(_)
             | StartError::Link { .. }
             | StartError::JoinNetwork(_)
             | StartError::Join { .. }
@@ -478,7 +508,7 @@ impl HasKind for EngineError {
             EngineError::Resolve { source, .. } => source.kind(),
             EngineError::Fetch(e) => e.kind(),
             EngineError::NoTag(_) | EngineError::NoTags(_) | EngineError::ManifestUnknown => Kind::NotFound,
-            EngineError::ScratchReserved => Kind::Forbidden,
+            EngineError::ScratchReserved | EngineError::CheckpointFolder => Kind::Forbidden,
             EngineError::Identity(e) => e.kind(),
             EngineError::Kill { kind, .. } => *kind,
             EngineError::AlreadyRunning(_) | EngineError::AlreadyStopped(_) => Kind::NotModified,
@@ -535,6 +565,7 @@ impl HasKind for EngineError {
             | EngineError::EndpointSettings(_) => Kind::Invalid,
             EngineError::NoManager | EngineError::NetworkSwarmScope => Kind::Unavailable,
             EngineError::Named(_)
+            | EngineError::CheckpointExperimental
             | EngineError::CopyNoFolder
             | EngineError::CopyRootReadOnly
             | EngineError::CopyMountReadOnly
@@ -560,6 +591,11 @@ impl HasKind for EngineError {
             // A 500 in moby, which leaves these errors without a kind.
             EngineError::NotPaused(_)
             | EngineError::StopSignal { .. }
+            | EngineError::CheckpointName(_)
+            | EngineError::CheckpointExists { .. }
+            | EngineError::NoCheckpoint { .. }
+            | EngineError::Checkpoint { .. }
+            | EngineError::NoFolder(_)
             | EngineError::NetworkType(_)
             | EngineError::NetworkNullRange
             | EngineError::NetworkEmptyPool(_)

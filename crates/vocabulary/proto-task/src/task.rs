@@ -37,10 +37,10 @@ pub struct CreateTaskRequest {
     /// A FIFO for errors, or empty.
     #[prost(string, tag = "7")]
     pub stderr: String,
-    /// A checkpoint to restore; refused.
+    /// A checkpoint to restore: the folder of its images.
     #[prost(string, tag = "8")]
     pub checkpoint: String,
-    /// Its parent; refused.
+    /// Its parent; not used, as CRIU finds it by the images.
     #[prost(string, tag = "9")]
     pub parent_checkpoint: String,
     /// Runtime options.

@@ -8,9 +8,10 @@ use crate::ApiError;
 use crate::call::{Call, Handled};
 use crate::gotypes::Root;
 use crate::respond;
-use crate::routes::Endpoint;
+use crate::routes::{CHECKPOINTS, Endpoint};
 
 const UPDATE: Root = Root { value: "container.UpdateConfig", prefix: "UpdateConfig" };
+const CHECKPOINT: Root = Root { value: "checkpoint.CreateOptions", prefix: "CreateOptions" };
 const COMMIT: Root = Root { value: "container.Config", prefix: "Config" };
 
 /// Carries out a request on containers.
@@ -19,6 +20,7 @@ pub async fn handle(call: Call) -> Handled {
         Endpoint::ContainerCreate => create(call).await,
         Endpoint::ContainerUpdate => update(call).await,
         Endpoint::Commit => commit(call).await,
+        Endpoint::CheckpointCreate | Endpoint::CheckpointList | Endpoint::CheckpointRemove => checkpoint(call).await,
         Endpoint::ContainerList
         | Endpoint::ContainerInspect
         | Endpoint::ContainerTop
@@ -64,6 +66,32 @@ async fn commit(mut call: Call) -> Handled {
     Ok(respond::json(StatusCode::CREATED, &api::IdResponse { id }))
 }
 
+/// What Docker has only in experimental mode.
+async fn checkpoint(mut call: Call) -> Handled {
+    if !call.identity.experimental {
+        return Err(ApiError::not_implemented(
+            "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to \
+             enable it.",
+        ));
+    }
+    match call.endpoint {
+        Endpoint::CheckpointCreate => {
+            let request: api::CheckpointCreateRequest = call.json(CHECKPOINT).await?;
+            call.backends.containers.checkpoint(&call.name, request).await?;
+            Ok(respond::empty(StatusCode::CREATED))
+        }
+        Endpoint::CheckpointList => {
+            Ok(call.ok(&call.backends.containers.checkpoints(&call.name, call.query.text("dir")).await?))
+        }
+        _ => {
+            // The route has matched both names.
+            let (name, checkpoint) = call.name.rsplit_once(CHECKPOINTS).unwrap_or((&call.name, ""));
+            call.backends.containers.remove_checkpoint(name, checkpoint, call.query.text("dir")).await?;
+            Ok(respond::empty(StatusCode::NO_CONTENT))
+        }
+    }
+}
+
 async fn show(call: Call) -> Handled {
     let (containers, q, name) = (&call.backends.containers, &call.query, call.name.as_str());
     match call.endpoint {
@@ -90,7 +118,7 @@ async fn act(call: Call) -> Handled {
     let (containers, q, name) = (&call.backends.containers, &call.query, call.name.as_str());
     let mut status = StatusCode::NO_CONTENT;
     match call.endpoint {
-        Endpoint::ContainerStart => containers.start(name).await?,
+        Endpoint::ContainerStart => containers.start(name, q.text("checkpoint"), q.text("checkpoint-dir")).await?,
         Endpoint::ContainerStop => containers.stop(name, stop_query(&call)?).await?,
         Endpoint::ContainerRestart => containers.restart(name, stop_query(&call)?).await?,
         Endpoint::ContainerKill => containers.kill(name, q.text("signal")).await?,

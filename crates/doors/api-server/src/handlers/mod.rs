@@ -63,6 +63,9 @@ pub async fn handle(call: Call) -> Handled {
         | E::ContainerUpdate
         | E::ContainerPrune
         | E::ContainerRemove
+        | E::CheckpointCreate
+        | E::CheckpointList
+        | E::CheckpointRemove
         | E::Commit => containers::handle(call).await,
         E::ExecCreate | E::ExecStart | E::ExecInspect | E::ExecResize => execs::handle(call).await,
         E::ImageList

@@ -177,7 +177,16 @@ impl ContainerBackend for Fake {
     ) -> Reply<'a, api::ContainerCreateResponse> {
         ok(api::ContainerCreateResponse { id: format!("{name}-{}", request.config.image), warnings: vec![] })
     }
-    fn start<'a>(&'a self, name: &'a str) -> Reply<'a, ()> {
+    fn start<'a>(&'a self, name: &'a str, _: &'a str, _: &'a str) -> Reply<'a, ()> {
+        by_name(name, ())
+    }
+    fn checkpoint<'a>(&'a self, name: &'a str, _: api::CheckpointCreateRequest) -> Reply<'a, ()> {
+        by_name(name, ())
+    }
+    fn checkpoints<'a>(&'a self, name: &'a str, _: &'a str) -> Reply<'a, Vec<api::CheckpointSummary>> {
+        by_name(name, vec![])
+    }
+    fn remove_checkpoint<'a>(&'a self, name: &'a str, _: &'a str, _: &'a str) -> Reply<'a, ()> {
         by_name(name, ())
     }
     fn stop<'a>(&'a self, name: &'a str, _: query::ContainerStop) -> Reply<'a, ()> {

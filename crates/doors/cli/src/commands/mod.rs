@@ -1,6 +1,7 @@
 //! What the commands do, one file per family.
 
 pub mod build;
+pub mod checkpoint;
 pub mod completion;
 pub mod context;
 pub mod copy;

@@ -1,6 +1,6 @@
 //! `docker start` and `docker attach`.
 
-use wharf_api_client::Request;
+use wharf_api_client::{Client, Error, Query, Request};
 use wharf_api_types::ContainerInspect;
 
 use super::run;
@@ -24,10 +24,10 @@ fn inspect(shell: &Shell, name: &str) -> Result<ContainerInspect, Exit> {
 
 /// `docker start`.
 pub fn start(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
-    for flag in ["checkpoint", "checkpoint-dir"] {
-        if m.changed(flag) {
-            return Err(Exit::new(format!("--{flag} is not available yet: checkpoints come later")));
-        }
+    let flags = ["checkpoint", "checkpoint-dir"].into_iter().filter(|flag| m.changed(flag));
+    let flags: Vec<String> = flags.map(|flag| format!("\"--{flag}\"")).collect();
+    if !flags.is_empty() {
+        super::checkpoint::check_experimental(shell, &flags)?;
     }
     if m.bool("attach") || m.bool("interactive") {
         if m.args.len() > 1 {
@@ -36,6 +36,12 @@ pub fn start(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         return start_attached(shell, m);
     }
     let client = shell.client()?;
+    if !m.text("checkpoint").is_empty() {
+        if m.args.len() > 1 {
+            return Err(Exit::new("you cannot restore multiple containers at once"));
+        }
+        return Ok(start_from(client, m.first(), m)?);
+    }
     let mut failed = Vec::new();
     let result = each(shell, &m.args, true, |name| {
         run::start(client, name, "").map_err(|e| {
@@ -49,6 +55,13 @@ pub fn start(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
         }
         result => result,
     }
+}
+
+/// Starts a container, from a checkpoint if one is named.
+fn start_from(client: &Client, id: &str, m: &Matches) -> Result<(), Error> {
+    let query = Query::new().with_some("checkpoint", m.text("checkpoint"));
+    let query = query.with_some("checkpoint-dir", m.text("checkpoint-dir"));
+    client.call(Request::post(super::path("containers", id, "/start")).query(query)).map(drop)
 }
 
 fn start_attached(shell: &Shell, m: &Matches) -> Result<(), Exit> {
@@ -66,7 +79,7 @@ fn start_attached(shell: &Shell, m: &Matches) -> Result<(), Exit> {
     let stream = client.hijack(run::attach_request(id, stdin, true, true, &keys))?;
     let condition = if container.host_config.auto_remove { "removed" } else { "next-exit" };
     let wait = run::open_wait(client, id, condition)?;
-    run::start(client, id, "")
+    start_from(client, id, m)
         .map_err(|e| Exit::new(format!("{e}\nError: failed to start containers: {}", m.first())))?;
     let keys = if config.tty && stdin { Some(DetachKeys::parse(&keys)?) } else { None };
     let mut session = Session { client, path: format!("/containers/{id}"), stdin, tty: config.tty, signals, keys };

@@ -47,7 +47,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[CHECKPOINT_CREATE],
-        action: Action::Later("checkpoints"),
+        action: Action::Run(commands::checkpoint::create),
     },
     Command {
         path: "checkpoint ls",
@@ -59,7 +59,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(1, 1),
         interspersed: true,
         flags: &[CHECKPOINT_LS],
-        action: Action::Later("checkpoints"),
+        action: Action::Run(commands::checkpoint::list),
     },
     Command {
         path: "checkpoint rm",
@@ -71,7 +71,7 @@ pub(super) const COMMANDS: &[Command] = &[
         arity: Arity::new(2, 2),
         interspersed: true,
         flags: &[CHECKPOINT_RM],
-        action: Action::Later("checkpoints"),
+        action: Action::Run(commands::checkpoint::remove),
     },
     Command {
         path: "completion",

@@ -179,7 +179,7 @@ impl Lifecycle {
                 return;
             }
             container.publish(|v| v.state.restarts += 1);
-            if let Err(error) = this.start_locked(&container).await {
+            if let Err(error) = this.start_locked(&container, "").await {
                 tracing::error!(container = %container.id, %error, "the restart policy cannot start the container");
             }
         });

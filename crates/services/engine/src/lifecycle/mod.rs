@@ -2,6 +2,7 @@
 //! run holds its lock; nobody holds it while waiting for a process to end.
 
 mod attach;
+mod checkpoint;
 mod endings;
 mod files;
 mod health;

@@ -29,6 +29,19 @@ fn stdin_of(view: &View) -> Stdin {
 impl Lifecycle {
     /// Starts a container.
     pub async fn start(self: &Arc<Self>, name: &str) -> Result<(), EngineError> {
+        self.start_from(name, "", "").await
+    }
+
+    /// Starts a container from a checkpoint of it, if one is named.
+    pub async fn start_from(
+        self: &Arc<Self>,
+        name: &str,
+        checkpoint: &str,
+        checkpoint_dir: &str,
+    ) -> Result<(), EngineError> {
+        if !checkpoint.is_empty() && !self.config.experimental {
+            return Err(EngineError::CheckpointExperimental);
+        }
         let container = self.registry.find(name)?;
         let _guard = container.lock.lock().await;
         let view = container.view();
@@ -38,19 +51,26 @@ impl Lifecycle {
             Status::Removing | Status::Dead => return Err(EngineError::StartRemoved),
             Status::Created | Status::Exited | Status::Restarting => {}
         }
+        if !checkpoint_dir.is_empty() {
+            return Err(EngineError::CheckpointFolder);
+        }
         container.publish(|v| {
             v.state.stopped_by_hand = false;
             v.state.restarts = 0;
         });
-        self.start_locked(&container).await?;
+        self.start_locked(&container, checkpoint).await?;
         Ok(())
     }
 
     /// Starts a container whose lock the caller holds. A failure is published as the container's error.
-    pub(super) async fn start_locked(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), StartError> {
+    pub(super) async fn start_locked(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        checkpoint: &str,
+    ) -> Result<(), StartError> {
         point("start.begin");
         self.saver.settle(container).await;
-        match self.try_start(container).await {
+        match self.try_start(container, checkpoint).await {
             Ok(()) => Ok(()),
             Err(e) => {
                 let (text, code) = (Chain(&e).to_string(), e.exit_code());
@@ -72,8 +92,14 @@ impl Lifecycle {
         }
     }
 
-    async fn try_start(self: &Arc<Self>, container: &Arc<Container>) -> Result<(), StartError> {
+    async fn try_start(self: &Arc<Self>, container: &Arc<Container>, checkpoint: &str) -> Result<(), StartError> {
         let view = container.view();
+        let images = (!checkpoint.is_empty()).then(|| self.checkpoint_images(container, checkpoint));
+        if images == Some(None) {
+            let (checkpoint, name) = (checkpoint.to_owned(), view.record.name.clone());
+            return Err(StartError::NoCheckpoint { checkpoint, name });
+        }
+        let images = images.flatten();
         let plan = self.plan_network(&view.record)?;
         let launched = in_place(|| self.launch(&view, &plan))?;
         for point in &view.record.points {
@@ -89,8 +115,13 @@ impl Lifecycle {
             }
         }
         self.tell_networks("connect", &view);
-        let request =
-            CreateRequest { rootfs: launched.rootfs.clone(), terminal: view.record.config.tty, stdin: stdin_of(&view) };
+        let restored = images.is_some();
+        let request = CreateRequest {
+            rootfs: launched.rootfs.clone(),
+            terminal: view.record.config.tty,
+            stdin: stdin_of(&view),
+            checkpoint: images,
+        };
         match self.run(container, &launched, request).await {
             Ok(pid) => {
                 self.running(container, launched, pid);
@@ -99,6 +130,7 @@ impl Lifecycle {
             Err(e) => {
                 self.undo(container, launched).await;
                 Err(match e.failure() {
+                    _ if restored => StartError::Restore(e),
                     Some(failure) if crate::config::is_own_runtime(&view.record.host.runtime) => {
                         StartError::Runtime(failure.clone())
                     }
