@@ -122,7 +122,8 @@ fn wrong_requests_on_checkpoints_are_answered_as_docker_does() {
             assert_eq!(answer.json()["message"], message, "{method} {path}");
         }
     }
-    let state = daemon.docker(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}", "made"]).ok();
+    let state =
+        daemon.docker(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}", "made"]).ok();
     assert_eq!(state, "created 128 checkpoint nope does not exist for container /made");
     let list = daemon.rest().get("/v1.51/containers/made/checkpoints");
     assert_eq!((list.status, list.json()), (200, json!([])));
@@ -152,7 +153,10 @@ fn without_criu_a_checkpoint_fails_in_dockers_words() {
     daemon.docker(&["run", "-d", "--name", "up", "busybox", "sleep", "1000"]).ok();
     const WORDS: &str = "CRIU version check failed: exec: \"criu\": executable file not found in $PATH";
     let failed = daemon.docker(&["checkpoint", "create", "up", "cp1"]);
-    failed.fails(1, &format!("Cannot checkpoint container up: runc did not terminate successfully: exit status 1: {WORDS}"));
+    failed.fails(
+        1,
+        &format!("Cannot checkpoint container up: runc did not terminate successfully: exit status 1: {WORDS}"),
+    );
 }
 
 #[test]
@@ -169,10 +173,7 @@ fn a_container_goes_on_from_its_checkpoint() {
     assert_eq!(daemon.docker(&["checkpoint", "create", "--leave-running", "count", "first"]).ok(), "first");
     counts_beyond(&daemon, "count", counted(&daemon, "count"));
     let again = daemon.docker(&["checkpoint", "create", "count", "first"]);
-    again.fails(
-        1,
-        "cannot checkpoint container count: checkpoint with name first already exists for container count",
-    );
+    again.fails(1, "cannot checkpoint container count: checkpoint with name first already exists for container count");
 
     assert_eq!(daemon.docker(&["checkpoint", "create", "count", "second"]).ok(), "second");
     let shown = || daemon.docker(&["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "count"]).ok();
@@ -232,7 +233,8 @@ fn a_container_goes_on_from_its_checkpoint() {
 fn isolated(daemon: &Daemon, restored: &str) {
     daemon.docker(&["run", "-d", "--name", "fresh", "-m", "64m", "busybox", "sleep", "1000"]).ok();
     let seen = |name: &str| {
-        let groups = daemon.docker(&["exec", name, "sh", "-c", "cd /sys/fs/cgroup; ls | wc -l; ls memory | wc -l"]).text();
+        let groups =
+            daemon.docker(&["exec", name, "sh", "-c", "cd /sys/fs/cgroup; ls | wc -l; ls memory | wc -l"]).text();
         let mounts = daemon.docker(&["exec", name, "sh", "-c", "cut -d' ' -f5 /proc/self/mountinfo"]).ok();
         let mut mounts: Vec<String> =
             mounts.lines().filter(|m| !matches!(*m, "/data" | "/scratch")).map(str::to_owned).collect();

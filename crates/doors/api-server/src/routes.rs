@@ -335,7 +335,10 @@ mod tests {
         assert_eq!(find("GET", "/containers/json"), Some((Endpoint::ContainerList, "")));
         assert_eq!(find("DELETE", "/containers/json"), Some((Endpoint::ContainerRemove, "json")));
         assert_eq!(find("GET", "/containers/a/json/json"), Some((Endpoint::ContainerInspect, "a/json")));
-        assert_eq!(find("DELETE", "/containers/a/checkpoints/b"), Some((Endpoint::CheckpointRemove, "a/checkpoints/b")));
+        assert_eq!(
+            find("DELETE", "/containers/a/checkpoints/b"),
+            Some((Endpoint::CheckpointRemove, "a/checkpoints/b"))
+        );
         assert_eq!(find("DELETE", "/containers/a/checkpoints/"), Some((Endpoint::ContainerRemove, "a/checkpoints/")));
         assert_eq!(find("POST", "/exec/x/start"), Some((Endpoint::ExecStart, "x")));
         assert_eq!(find("POST", "/exec/x/stop"), None);

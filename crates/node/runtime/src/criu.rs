@@ -91,7 +91,9 @@ impl HasKind for CriuError {
             // As runc's words are taken by Docker: like a command that is not there.
             CriuError::Missing => Kind::Invalid,
             CriuError::Terminal => Kind::NotImplemented,
-            CriuError::Refused { .. } | CriuError::File { .. } | CriuError::Run(_) | CriuError::Prepare(_) => Kind::System,
+            CriuError::Refused { .. } | CriuError::File { .. } | CriuError::Run(_) | CriuError::Prepare(_) => {
+                Kind::System
+            }
             CriuError::Cgroup(e) => e.kind(),
         }
     }

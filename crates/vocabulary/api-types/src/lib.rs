@@ -10,10 +10,10 @@
 
 #[macro_use]
 pub mod go;
+mod checkpoint;
 mod container;
 mod create;
 mod event;
-mod checkpoint;
 mod exec;
 mod filters;
 mod image;
@@ -25,10 +25,10 @@ mod stats;
 mod system;
 mod volume;
 
+pub use checkpoint::*;
 pub use container::*;
 pub use create::*;
 pub use event::*;
-pub use checkpoint::*;
 pub use exec::*;
 pub use filters::{FilterError, Filters};
 pub use image::*;

@@ -19,7 +19,9 @@ pub(super) fn check_experimental(shell: &Shell, what: &[String]) -> Result<(), E
     if reply.head.header("docker-experimental") == Some("true") {
         return Ok(());
     }
-    let lines = what.iter().map(|what| format!("{what} is only supported on a Docker daemon with experimental features enabled"));
+    let lines = what
+        .iter()
+        .map(|what| format!("{what} is only supported on a Docker daemon with experimental features enabled"));
     Err(Exit::new(lines.collect::<Vec<_>>().join("\n")))
 }
 

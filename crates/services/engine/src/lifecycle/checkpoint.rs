@@ -101,8 +101,9 @@ impl Lifecycle {
         // A name with slashes would reach folders that are no checkpoints.
         let found = if is_name(checkpoint) { std::fs::symlink_metadata(&path).ok() } else { None };
         match found {
-            Some(found) if found.is_dir() => std::fs::remove_dir_all(&path)
-                .map_err(|source| EngineError::File { operation: "remove", path, source }),
+            Some(found) if found.is_dir() => {
+                std::fs::remove_dir_all(&path).map_err(|source| EngineError::File { operation: "remove", path, source })
+            }
             Some(_) => Err(EngineError::NoFolder(path)),
             None => Err(EngineError::NoCheckpoint { name: name.to_owned(), checkpoint: checkpoint.to_owned() }),
         }
