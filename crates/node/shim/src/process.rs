@@ -20,7 +20,7 @@ pub(crate) const PIPE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) enum Phase {
     /// Prepared: for an exec the document and its pipe ends are kept until Start, and for a checkpoint what it is restored by.
-    Created(Option<Box<Prepared>>),
+    Created(Option<Prepared>),
     /// Runs.
     Running,
     /// Was reaped; output is still to come from others that hold its pipes.
@@ -33,7 +33,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) enum Prepared {
     /// Of an exec.
-    Exec { document: Document, ends: Option<[OwnedFd; 3]> },
+    Exec { document: Box<Document>, ends: Option<[OwnedFd; 3]> },
     /// Of a container that comes from a checkpoint: its images, and the parts of its root.
     Restore { images: PathBuf, rootfs: Vec<Mount>, ends: Option<[OwnedFd; 3]> },
 }

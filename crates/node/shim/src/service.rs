@@ -105,7 +105,7 @@ impl Supervisor {
         if !request.checkpoint.is_empty() {
             // Brought back by Start, as containerd's runc shim does it.
             let images = absolute(&request.checkpoint)?;
-            process.phase = Phase::Created(Some(Box::new(Prepared::Restore { images, rootfs, ends })));
+            process.phase = Phase::Created(Some(Prepared::Restore { images, rootfs, ends }));
             self.processes.insert(INIT, process);
             self.tell_created(&bundle, 0, &request.checkpoint);
             return Ok(task::CreateTaskResponse { pid: 0 }.encode_to_vec());
@@ -153,7 +153,7 @@ impl Supervisor {
         let document = serde_json::from_slice(&json)
             .map_err(|e| Status::new(Code::InvalidArgument, format!("process document: {e}")))?;
         let (mut process, ends) = self.prepare(&request.exec_id, request.terminal, paths)?;
-        process.phase = Phase::Created(Some(Box::new(Prepared::Exec { document, ends })));
+        process.phase = Phase::Created(Some(Prepared::Exec { document: Box::new(document), ends }));
         let number = self.number();
         self.processes.insert(number, process);
         let container_id = self.args.id.clone();
@@ -201,7 +201,7 @@ impl Supervisor {
         };
         let prepared = prepared.take();
         point("shim.start");
-        let started = match prepared.map(|prepared| *prepared) {
+        let started = match prepared {
             Some(Prepared::Exec { document, ends }) => self.start_exec(number, &document, ends),
             Some(Prepared::Restore { images, rootfs, ends }) => self.restore(&images, &rootfs, ends),
             None => self.start_init(),
