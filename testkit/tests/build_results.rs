@@ -141,6 +141,87 @@ fn cached_steps_travel_by_a_registry() {
 }
 
 #[test]
+fn cached_steps_travel_in_the_image_itself() {
+    for way in ["ours", "buildx"] {
+        let place = tempfile::tempdir().expect("folder");
+        let registry = Registry::plain();
+        let first = Daemon::with_image();
+        let second = second(&first, place.path());
+        let uuid = "cat /proc/sys/kernel/random/uuid";
+        let file = format!("FROM busybox\nCOPY a /a\nRUN {uuid} > /one\nRUN {uuid} > /two\n");
+        let folder = context(&[("Dockerfile", &file), ("a", "1")]);
+        let name = registry.name("inline:v1");
+        let Some(done) = by(way, &first, &["--cache-to", "type=inline", "-t", &name, "--push", path(&folder)]) else {
+            continue;
+        };
+        done.ok();
+        let read = |daemon: &Daemon, name: &str| daemon.docker(&["run", "--rm", name, "cat", "/one", "/two"]).ok();
+        let made = read(&first, &name);
+        // Same image again, with it in: its own digest does not change.
+        let id = |daemon: &Daemon| daemon.docker(&["image", "inspect", "-f", "{{.Id}}", &name]).ok();
+        let before = id(&first);
+        by(way, &first, &["--cache-to", "type=inline", "-t", &name, "--push", path(&folder)]).expect("there").ok();
+        assert_eq!(id(&first), before, "{way}");
+        let from = format!("type=registry,ref={name}");
+        let done = by(way, &second, &["--cache-from", &from, "-t", "again", path(&folder)]).expect("it is there");
+        done.ok();
+        assert_eq!(read(&second, "again"), made, "{way}: {}", done.stderr);
+        // Only what is upon a change is made, and an image without it has none to give.
+        std::fs::write(folder.path().join("Dockerfile"), format!("{file}RUN {uuid} > /three\n")).expect("written");
+        by(way, &second, &["--cache-from", &from, "-t", "more", path(&folder)]).expect("it is there").ok();
+        assert_eq!(read(&second, "more"), made, "{way}");
+        let plain = registry.name("plain:v1");
+        by(way, &second, &["-t", &plain, "--push", path(&folder)]).expect("it is there").ok();
+        let from = format!("type=registry,ref={plain}");
+        let done = by(way, &first, &["--cache-from", &from, path(&folder)]).expect("it is there");
+        assert!(done.stderr.contains("no cache configuration in the manifest"), "{way}: {}", done.stderr);
+        // A local image is asked before a registry is.
+        second.docker(&["image", "rm", "-f", "again", "more", &plain]).ok();
+        second.docker(&["builder", "prune", "-af"]).ok();
+        second.docker(&["pull", &name]).ok();
+        drop(registry);
+        let from = format!("type=registry,ref={name}");
+        let done = by(way, &second, &["--cache-from", &from, "-t", "local", path(&folder)]).expect("it is there");
+        done.ok();
+        assert_eq!(read(&second, "local"), made, "{way}: {}", done.stderr);
+    }
+}
+
+#[test]
+fn cache_mounts_travel() {
+    let place = tempfile::tempdir().expect("folder");
+    let registry = Registry::plain();
+    let cache = place.path().join("mounts");
+    let dest = format!("type=mounts,dest={}", cache.display());
+    let src = format!("type=mounts,src={}", cache.display());
+    let name = format!("type=mounts,ref={}", registry.name("mounts:v1"));
+    let first = Daemon::with_image();
+    let file = |mark: &str| {
+        format!(
+            "FROM busybox\nRUN --mount=type=cache,id=a,target=/c echo {mark} >> /c/list; cp /c/list /list\n\
+             RUN --mount=type=cache,target=/d,uid=7,mode=0700 touch /d/{mark}; ls /d > /names; stat -c '%u %a' /d >> /names\n"
+        )
+    };
+    let folder = context(&[("Dockerfile", &file("one"))]);
+    first.docker(&["build", "--cache-to", &dest, path(&folder)]).ok();
+    // Cached steps have their mounts all the same.
+    first.docker(&["build", "--cache-to", &name, path(&folder)]).ok();
+    std::fs::write(folder.path().join("Dockerfile"), file("two")).expect("written");
+    for from in [&src, &name] {
+        let second = second(&first, place.path());
+        let done = second.docker(&["build", "--cache-from", from, "-t", "made", path(&folder)]);
+        done.ok();
+        let list = second.docker(&["run", "--rm", "made", "cat", "/list", "/names"]).ok();
+        assert_eq!(list.split_whitespace().collect::<Vec<_>>(), ["one", "two", "one", "two", "7", "700"], "{from}: {}", done.stderr);
+        // What is here already stays.
+        second.docker(&["build", "--no-cache", "--cache-from", from, "-t", "made", path(&folder)]).ok();
+        let list = second.docker(&["run", "--rm", "made", "cat", "/list"]).ok();
+        assert_eq!(list.split_whitespace().collect::<Vec<_>>(), ["one", "two", "two"], "{from}");
+    }
+    first.docker(&["build", "--cache-to", "type=mounts", path(&folder)]).fails(1, "mounts cache requires a dest");
+}
+
+#[test]
 fn a_cache_that_is_damaged_or_unknown_is_left_out() {
     let place = tempfile::tempdir().expect("folder");
     let cache = place.path().join("cache");
@@ -166,8 +247,8 @@ fn a_cache_that_is_damaged_or_unknown_is_left_out() {
     assert!(none.stderr.contains("local cache import at /no/such not found"), "{}", none.stderr);
     none.ok();
     second
-        .docker(&["build", "--cache-to", "type=inline", path(&folder)])
-        .fails(1, "cache exporter \"inline\" is not supported");
+        .docker(&["build", "--cache-to", "type=nosuch", path(&folder)])
+        .fails(1, "cache exporter \"nosuch\" is not supported");
     second.docker(&["build", "--cache-to", "type=local", path(&folder)]).fails(1, "local cache requires a dest");
 }
 

@@ -14,6 +14,9 @@ use wharf_proto_buildkit::worker::{BuildkitVersion, WorkerRecord};
 
 use crate::{Door, VERSION, convert};
 
+/// Where cached steps may go.
+const EXPORTS: [&str; 4] = ["local", "registry", "inline", "mounts"];
+
 impl Door {
     pub(crate) async fn control(&self, method: &str, mut call: Call) -> Result<(), Status> {
         match method {
@@ -93,10 +96,10 @@ impl Door {
             list.into_iter().map(|e| CachePlace { kind: e.r#type, attrs: e.attrs }).collect()
         };
         let (imports, exports) = (places(cache.imports), places(cache.exports));
-        if let Some(other) = exports.iter().find(|e| !["local", "registry"].contains(&e.kind.as_str())) {
+        if let Some(other) = exports.iter().find(|e| !EXPORTS.contains(&e.kind.as_str())) {
             return Err(Status::new(
                 Code::Unimplemented,
-                format!("cache exporter {:?} is not supported: there are local and registry", other.kind),
+                format!("cache exporter {:?} is not supported: there are local, registry, inline and mounts", other.kind),
             ));
         }
         let input = Frontend { attrs: request.frontend_attrs, inputs: request.frontend_inputs };

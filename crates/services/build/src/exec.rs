@@ -300,11 +300,17 @@ fn is_locked(mount: &pb::Mount) -> bool {
         && mount.cache_opt.as_ref().is_some_and(|o| o.sharing == pb::CacheSharingOpt::Locked as i32)
 }
 
+/// The key of a cache mount of a step.
+pub(crate) fn mount_key(op: &pb::ExecOp, mount: &pb::Mount, input: &Value) -> String {
+    let cwd = op.meta.as_ref().map_or("", |m| m.cwd.as_str());
+    cache_key(mount, input, &absolute(&mount.dest, if cwd.is_empty() { "/" } else { cwd }))
+}
+
 /// What tells folders of cache mounts apart.
 fn cache_key(mount: &pb::Mount, input: &Value, target: &str) -> String {
     let id = mount.cache_opt.as_ref().map_or("", |o| o.id.as_str());
     let id = if id.is_empty() { target } else { id };
-    format!("cachemount:{id}:{}", if matches!(input.files, Files::Empty) { "" } else { &input.key })
+    format!("{}{id}:{}", crate::transfer::MOUNT_KEY, if matches!(input.files, Files::Empty) { "" } else { &input.key })
 }
 
 async fn add_mount(
@@ -399,18 +405,17 @@ async fn cache(
     let private = options.sharing == pb::CacheSharingOpt::Private as i32;
     // Choosing and marking must not be interrupted by another who chooses.
     let _choosing = job.builder.turn(&format!("choose {base}")).await;
-    let node = in_place(|| {
-        for n in 0.. {
-            let key = format!("{base}#{n}");
-            match job.builder.cache.find(&key) {
-                // One reference is the cache's, one is ours.
-                Some(node) if private && Arc::strong_count(&node) > 2 => {}
-                Some(node) => return Ok(node),
-                None => return make_cache(job, input, key, &id),
-            }
+    job.note_mount(&base);
+    let mut number = 0;
+    let node = loop {
+        let key = format!("{base}#{number}");
+        match job.builder.cache.find(&key) {
+            // One reference is the cache's, one is ours.
+            Some(node) if private && Arc::strong_count(&node) > 2 => number += 1,
+            Some(node) => break node,
+            None => break make_cache(job, input, &base, key, &id).await?,
         }
-        Err(BuildError::cancelled())
-    })?;
+    };
     let tree = Tree::mount(&scene.snapshots.mounts(&node.snapshot, false)?)?;
     let source = in_place(|| scene.place(&select(&tree, &mount.selector)?))?;
     scene.caches.push(node);
@@ -418,17 +423,32 @@ async fn cache(
     Ok(())
 }
 
-fn make_cache(job: &Job, input: &Value, key: String, id: &str) -> Result<Arc<Node>, BuildError> {
+/// Makes a folder for a cache mount: from elsewhere if it is there, else with what it stands upon.
+async fn make_cache(
+    job: &Arc<Job>,
+    input: &Value,
+    base: &str,
+    key: String,
+    id: &str,
+) -> Result<Arc<Node>, BuildError> {
     let snapshots = &job.builder.parts.snapshots;
-    let prepared = snapshots.prepare(None)?;
-    if !matches!(input.files, Files::Empty) {
-        let to = Tree::mount(&snapshots.mounts(&prepared, false)?)?;
-        let options = crate::copy::CopyOptions { contents: true, ..Default::default() };
-        crate::copy::copy(&job.view(input)?, Path::new("/"), &to, "/", &options)
-            .map_err(|e| BuildError::invalid(Chain(&e).to_string()))?;
-    }
-    let description = format!("cached mount {id}");
-    job.builder.cache.add(prepared, vec![key], &description, "exec.cachemount", Timestamp::now())
+    let mut prepared = in_place(|| snapshots.prepare(None))?;
+    let filled = job.fill_mount(base, &prepared).await;
+    in_place(|| {
+        if !filled && !job.imports.is_empty() {
+            // A damaged archive may have left something in it.
+            snapshots.remove(&prepared)?;
+            prepared = snapshots.prepare(None)?;
+        }
+        if !filled && !matches!(input.files, Files::Empty) {
+            let to = Tree::mount(&snapshots.mounts(&prepared, false)?)?;
+            let options = crate::copy::CopyOptions { contents: true, ..Default::default() };
+            crate::copy::copy(&job.view(input)?, Path::new("/"), &to, "/", &options)
+                .map_err(|e| BuildError::invalid(Chain(&e).to_string()))?;
+        }
+        let description = format!("cached mount {id}");
+        job.builder.cache.add(prepared, vec![key], &description, "exec.cachemount", Timestamp::now())
+    })
 }
 
 async fn secret_value(job: &Job, id: &str, optional: bool) -> Result<Option<Vec<u8>>, BuildError> {

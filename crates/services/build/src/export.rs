@@ -213,12 +213,15 @@ impl Exporter {
     /// Makes an image of a result.
     fn assemble(&self, job: &Job, image: &Image, names: Vec<Reference>, step: &Step) -> Result<Hold, BuildError> {
         step.status("exporting layers", 0, 0, false);
-        let (parts, times) = layers(job, &image.value, self.packing())?;
+        let (parts, times, top) = layers(job, &image.value, self.packing())?;
         step.status("exporting layers", 0, 0, true);
         let mut config = image.config.clone();
         let epoch = job.settings.epoch.map(|s| Timestamp::from_unix(s, 0));
         complete_history(&mut config, &times, epoch);
         config.rootfs = oci::RootFs::default();
+        // That of the base tells of the base.
+        config.build_cache =
+            if job.inline { crate::transfer::inline(job, top.as_ref(), &parts) } else { String::new() };
         let annotations = self.annotations(&["annotation", "annotation-manifest"]);
         let wanted = NewImage { names, config, annotations, parent: None };
         let hold = job.builder.parts.images.assemble(wanted, parts)?;
@@ -341,20 +344,20 @@ fn facts_of(target: &Descriptor, names: &[Reference]) -> Exported {
 }
 
 /// The layers of a value, lowest first, and when each was made, where a step made it.
-fn layers(job: &Job, value: &Value, packing: Packing) -> Result<(Vec<Part>, Vec<Option<Timestamp>>), BuildError> {
-    let made;
+fn layers(job: &Job, value: &Value, packing: Packing) -> Result<Layers, BuildError> {
     let top = match &value.files {
-        Files::Context(_) => {
-            made = crate::merge::as_snapshot(job, value)?;
-            Some(&made)
-        }
-        _ => value.snapshot(),
+        Files::Context(_) => Some(crate::merge::as_snapshot(job, value)?),
+        _ => value.snapshot().cloned(),
     };
-    match top {
-        Some(top) => chain_parts(job, top, packing),
-        None => Ok((Vec::new(), Vec::new())),
-    }
+    let (parts, times) = match &top {
+        Some(top) => chain_parts(job, top, packing)?,
+        None => (Vec::new(), Vec::new()),
+    };
+    Ok((parts, times, top))
 }
+
+/// Layers, lowest first, when each was made, and the snapshot that they are.
+type Layers = (Vec<Part>, Vec<Option<Timestamp>>, Option<Snapshot>);
 
 /// The layers of a snapshot and of those below it, lowest first, and when each was made, where a step made it.
 pub(crate) fn chain_parts(

@@ -1,6 +1,6 @@
 //! One build at work: vertices are evaluated side by side, each once, and not at all if the cache has them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::pin::Pin;
@@ -125,6 +125,12 @@ pub struct Job {
     imported: transfer::Imports,
     /// Front end containers that run.
     pub(crate) frontends: AtomicUsize,
+    /// Whether images tell by which keys their layers are found.
+    pub inline: bool,
+    /// Keys of the cache mounts of its steps.
+    mounts: Mutex<BTreeSet<String>>,
+    /// What it was asked to make.
+    graphs: Mutex<Vec<Arc<Graph>>>,
 }
 
 fn shared<T>(map: &Mutex<HashMap<String, Shared<T>>>, key: &str) -> Shared<T> {
@@ -153,6 +159,9 @@ impl Job {
             imports: Vec::new(),
             imported: transfer::Imports::default(),
             frontends: AtomicUsize::new(0),
+            inline: false,
+            mounts: Mutex::default(),
+            graphs: Mutex::default(),
         }
     }
 
@@ -187,6 +196,7 @@ impl Job {
     /// # Errors
     /// [`BuildError`].
     pub async fn evaluate(self: &Arc<Self>, graph: &Arc<Graph>) -> Result<Value, BuildError> {
+        self.graphs.lock().unwrap_or_else(PoisonError::into_inner).push(graph.clone());
         match &graph.result {
             Some(output) => self.output(graph, output).await,
             None => Ok(Value::empty()),
@@ -496,6 +506,50 @@ impl Job {
     {
         let cell = shared(&self.contexts, key);
         cell.get_or_init(|| make).await.clone()
+    }
+
+    /// Notes that a step has a cache mount.
+    pub(crate) fn note_mount(&self, key: &str) {
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned());
+    }
+
+    /// The cache mounts of its steps, of those that were cached too.
+    pub(crate) async fn mounts(self: &Arc<Self>) -> Result<BTreeSet<String>, BuildError> {
+        let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for graph in graphs {
+            let mut waiting: Vec<String> = graph.result.iter().map(|o| o.digest.clone()).collect();
+            let mut seen = HashSet::new();
+            while let Some(digest) = waiting.pop() {
+                let Some(vertex) = graph.vertex(&digest).filter(|_| seen.insert(digest)) else { continue };
+                waiting.extend(vertex.inputs.iter().map(|i| i.digest.clone()));
+                let Some(pb::OpOp::Exec(op)) = &vertex.op.op else { continue };
+                for mount in op.mounts.iter().filter(|m| m.mount_type == pb::MountType::Cache as i32) {
+                    let below = usize::try_from(mount.input).ok().and_then(|n| vertex.inputs.get(n));
+                    let value = match below {
+                        Some(input) => self.output(&graph, input).await?,
+                        None => Value::empty(),
+                    };
+                    self.note_mount(&exec::mount_key(op, mount, &value));
+                }
+            }
+        }
+        Ok(self.mounts.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Fills a fresh folder of a cache mount from the caches that the build was told of. One that is broken is as one
+    /// that has nothing.
+    pub(crate) async fn fill_mount(self: &Arc<Self>, key: &str, prepared: &Snapshot) -> bool {
+        if self.imports.is_empty() {
+            return false;
+        }
+        for cache in self.imported.get_or_init(|| transfer::import(self, &self.imports)).await {
+            match cache.mount(self, key, prepared).await {
+                Ok(true) => return true,
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "a cache mount cannot be imported"),
+            }
+        }
+        false
     }
 
     fn start(&self, vertex: &Vertex) -> Step {

@@ -202,6 +202,7 @@ impl Builder {
         let mut job = Job::new(self.clone(), progress.clone(), request.session, request.settings);
         job.given = request.given;
         job.imports = request.imports;
+        job.inline = request.exports.iter().any(|place| place.kind == "inline");
         let job = Arc::new(job);
         let images = match (&request.definition, request.frontend.as_str()) {
             _ if request.driver.is_some() => match request.driver {

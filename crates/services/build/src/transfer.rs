@@ -1,4 +1,5 @@
-//! Cached steps from elsewhere and for elsewhere: `--cache-from` and `--cache-to` with `type=local` and `type=registry`.
+//! Cached steps from elsewhere and for elsewhere: `--cache-from` and `--cache-to` with `type=local`, `type=registry`,
+//! `type=inline` (in the image's own configuration) and `type=mounts` (folders of cache mounts, which is our own).
 //!
 //! The form is BuildKit's: a manifest of layers whose configuration (`application/vnd.buildkit.cacheconfig.v0`) says
 //! under which keys they are found. The keys are our own: a cache that another builder wrote is read, and never hit.
@@ -33,8 +34,10 @@ use crate::session::Session;
 const CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
 /// The largest configuration.
 const CONFIG_LIMIT: u64 = 64 << 20;
-/// The kind of records that are folders of cache mounts, which do not travel.
+/// The kind of records that are folders of cache mounts, which travel only by themselves.
 const MOUNT: &str = "exec.cachemount";
+/// What their keys begin with.
+pub(crate) const MOUNT_KEY: &str = "cachemount:";
 
 /// One `--cache-from` or `--cache-to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,9 +59,17 @@ impl Place {
         parsed.map_err(|e| BuildError::invalid(format!("invalid cache reference {text:?}: {e}")))
     }
 
+    fn packing(&self) -> Packing {
+        match self.attr("compression") {
+            "uncompressed" => Packing::Plain,
+            "zstd" => Packing::Zstd,
+            _ => Packing::Gzip,
+        }
+    }
+
     fn unknown(&self, what: &str) -> BuildError {
         let kind = &self.kind;
-        BuildError::new(Kind::NotImplemented, format!("unknown cache {what}: {kind:?} (there are local and registry)"))
+        BuildError::new(Kind::NotImplemented, format!("unknown cache {what}: {kind:?} (there are local, registry, inline to export, and mounts)"))
     }
 }
 
@@ -76,8 +87,15 @@ struct Layer {
     /// The layer below; −1 for none.
     #[serde(default)]
     parent: i64,
-    #[serde(default)]
+    /// An inline cache has none: the image's manifest and configuration tell.
+    #[serde(default, skip_serializing_if = "Notes::is_empty")]
     annotations: Notes,
+}
+
+impl Notes {
+    fn is_empty(&self) -> bool {
+        self.diff_id.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -112,6 +130,8 @@ enum Store {
     Session(Arc<Session>, String),
     /// A registry.
     Registry(Arc<Repository>),
+    /// An image that is here.
+    Here,
 }
 
 fn said(e: &wharf_distribution::DistributionError) -> BuildError {
@@ -125,14 +145,16 @@ fn stored(e: &wharf_content::ContentError) -> BuildError {
 impl Store {
     async fn of(job: &Job, place: &Place, push: bool) -> Result<Self, BuildError> {
         match place.kind.as_str() {
-            "local" => {
+            "local" | "mounts" if place.attr("ref").is_empty() => {
                 let folder = place.attr(if push { "dest" } else { "src" });
                 if folder.is_empty() {
-                    return Err(BuildError::invalid("local cache needs a folder: src to import, dest to export"));
+                    let kind = &place.kind;
+                    let text = format!("{kind} cache needs a folder: src to import, dest to export");
+                    return Err(BuildError::invalid(text));
                 }
                 Ok(Self::Session(job.session()?.clone(), format!("local:{folder}")))
             }
-            "registry" => {
+            "registry" | "mounts" => {
                 let reference = place.reference()?;
                 let login = job.login(reference.domain()).await;
                 Ok(Self::Registry(job.builder.parts.registry.repository(&reference, login, push)?))
@@ -163,6 +185,7 @@ impl Store {
                 fetch.wait().await.map_err(|e| said(&e))?;
                 in_place(|| fetch.commit()).map_err(|e| said(&e))
             }
+            Self::Here => Err(BuildError::new(Kind::NotFound, format!("{} is not here", blob.digest))),
         }
     }
 
@@ -205,9 +228,114 @@ pub async fn import(job: &Arc<Job>, places: &[Place]) -> Vec<Arc<Imported>> {
 }
 
 async fn read(job: &Arc<Job>, place: &Place) -> Result<Imported, BuildError> {
-    let store = Store::of(job, place, false).await?;
     let arrival = job.builder.parts.images.arrival();
-    let bytes = match &store {
+    if let Some(found) = in_place(|| inline_here(job, place)) {
+        let (image, config) = found?;
+        image.blobs.iter().for_each(|blob| arrival.protect(&blob.digest));
+        return Ok(Imported::of(Store::Here, config, arrival));
+    }
+    let store = Store::of(job, place, false).await?;
+    let bytes = document(job, place, &store, &arrival).await?;
+    // Both forms in which BuildKit writes it, a manifest, and an index whose entries are blobs; or an image with an
+    // inline cache, or an index of such.
+    let wrong = |e: serde_json::Error| BuildError::invalid(format!("cache manifest: {e}"));
+    let mut value: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let mut config = None;
+    if value.get("manifests").is_some() {
+        let index: Index = serde_json::from_value(value.clone()).map_err(wrong)?;
+        config = index.manifests.iter().find(|m| m.media_type == CONFIG).cloned();
+        let own = wharf_image::this_platform();
+        let fits = |m: &&Descriptor| m.platform.as_ref().is_some_and(|p| p.architecture == own.architecture);
+        if let Some(image) = index.manifests.iter().find(fits) {
+            let bytes = match &store {
+                Store::Registry(repository) => {
+                    let name = place.reference()?.to_string();
+                    repository.document(image.digest.as_str(), &name).await.map_err(|e| said(&e))?.bytes
+                }
+                _ => {
+                    arrival.protect(&image.digest);
+                    store.read(job, image, document::LIMIT as u64).await?
+                }
+            };
+            value = serde_json::from_slice(&bytes).map_err(wrong)?;
+        }
+    }
+    let none = || BuildError::invalid("no cache configuration in the manifest");
+    if config.is_none() {
+        let manifest: Manifest = serde_json::from_value(value).map_err(wrong)?;
+        if manifest.config.media_type != CONFIG {
+            arrival.protect(&manifest.config.digest);
+            let bytes = store.read(job, &manifest.config, CONFIG_LIMIT).await?;
+            let image: oci::Image = serde_json::from_slice(&bytes).map_err(wrong)?;
+            let config = inline_of(&manifest, &image).ok_or_else(none)??;
+            return Ok(Imported::of(store, config, arrival));
+        }
+        config = Some(manifest.config);
+    }
+    let config = config.ok_or_else(none)?;
+    arrival.protect(&config.digest);
+    let config: Config = serde_json::from_slice(&store.read(job, &config, CONFIG_LIMIT).await?).map_err(wrong)?;
+    Ok(Imported::of(store, config, arrival))
+}
+
+/// An image of this daemon that `type=registry` names, if it has an inline cache: it is not asked for elsewhere then.
+fn inline_here(job: &Job, place: &Place) -> Option<Result<(Arc<wharf_image::Image>, Config), BuildError>> {
+    let reference = (place.kind == "registry").then(|| place.reference().ok())??;
+    let hold = job.builder.parts.images.hold(&reference.familiar()).ok()?;
+    let config = inline_of(&hold.image.manifest, &hold.image.config)?;
+    Some(config.map(|config| (hold.image.clone(), config)))
+}
+
+/// The inline cache of an image, if it has one. Its layers are told of by the image.
+fn inline_of(manifest: &Manifest, image: &oci::Image) -> Option<Result<Config, BuildError>> {
+    use base64::Engine;
+    if image.build_cache.is_empty() {
+        return None;
+    }
+    let wrong = |e: String| BuildError::invalid(format!("inline cache: {e}"));
+    let read = || {
+        let engine = base64::engine::general_purpose::STANDARD;
+        let json = engine.decode(&image.build_cache).map_err(|e| wrong(e.to_string()))?;
+        let mut config: Config = serde_json::from_slice(&json).map_err(|e| wrong(e.to_string()))?;
+        for layer in &mut config.layers {
+            let at = manifest.layers.iter().position(|l| l.digest == layer.blob);
+            let at = at.ok_or_else(|| wrong(format!("layer {} is not the image's", layer.blob)))?;
+            let blob = &manifest.layers[at];
+            let diff_id = image.rootfs.diff_ids.get(at).map(ToString::to_string).unwrap_or_default();
+            layer.annotations = Notes { media_type: blob.media_type.clone(), diff_id, size: blob.size, created: None };
+        }
+        Ok(config)
+    };
+    Some(read())
+}
+
+/// The inline cache of an image that is made: by which keys its layers are found.
+pub(crate) fn inline(job: &Job, top: Option<&Snapshot>, parts: &[Part]) -> String {
+    let Some(top) = top else { return String::new() };
+    let mut config = Config::default();
+    let numbers = top.lowers.iter().rev().copied().chain([top.number]);
+    for (index, (part, number)) in parts.iter().zip(numbers).enumerate() {
+        let blob = match part {
+            Part::Known(blob, _) => blob,
+            Part::New(layer) => &layer.blob,
+        };
+        let parent = i64::try_from(index).unwrap_or(0) - 1;
+        config.layers.push(Layer { blob: blob.digest.clone(), parent, annotations: Notes::default() });
+        let node = job.builder.cache.by_number(number).filter(|n| n.snapshot_of_record().kind != MOUNT);
+        for key in node.iter().flat_map(|n| n.snapshot_of_record().keys).filter(|k| !k.starts_with("layers:")) {
+            config.records.push(Record { digest: key, results: vec![Found { layer: index, created: None }] });
+        }
+    }
+    // In an order of their own, and each once, so that the same build gives the same image.
+    config.records.sort_by(|a, b| a.digest.cmp(&b.digest));
+    config.records.dedup_by(|a, b| a.digest == b.digest);
+    // These types always print.
+    crate::frontend::base64_text(&serde_json::to_vec(&config).unwrap_or_default())
+}
+
+/// The document that a place has.
+async fn document(job: &Job, place: &Place, store: &Store, arrival: &Arrival) -> Result<Vec<u8>, BuildError> {
+    Ok(match store {
         Store::Session(session, id) => {
             let text = place.attr("digest");
             let digest = Digest::parse(text)
@@ -222,30 +350,8 @@ async fn read(job: &Arc<Job>, place: &Place) -> Result<Imported, BuildError> {
             let wanted = reference.tag().unwrap_or("latest").to_owned();
             repository.document(&wanted, &reference.to_string()).await.map_err(|e| said(&e))?.bytes
         }
-    };
-    // Both forms in which BuildKit writes it: a manifest, and an index whose entries are blobs.
-    let wrong = |e: serde_json::Error| BuildError::invalid(format!("cache manifest: {e}"));
-    let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(wrong)?;
-    let config = match value.get("manifests") {
-        Some(_) => {
-            let index: Index = serde_json::from_value(value).map_err(wrong)?;
-            index.manifests.into_iter().find(|m| m.media_type == CONFIG)
-        }
-        None => {
-            let manifest: Manifest = serde_json::from_value(value).map_err(wrong)?;
-            Some(manifest.config).filter(|c| c.media_type == CONFIG)
-        }
-    };
-    let config = config.ok_or_else(|| BuildError::invalid("no cache configuration in the manifest"))?;
-    arrival.protect(&config.digest);
-    let config: Config = serde_json::from_slice(&store.read(job, &config, CONFIG_LIMIT).await?).map_err(wrong)?;
-    let mut keys = HashMap::new();
-    for record in &config.records {
-        if let Some(found) = record.results.first().filter(|f| f.layer < config.layers.len()) {
-            keys.insert(record.digest.clone(), found.layer);
-        }
-    }
-    Ok(Imported { store, config, keys, arrival })
+        Store::Here => Vec::new(),
+    })
 }
 
 fn descriptor(kind: &str, digest: Digest, size: u64) -> Descriptor {
@@ -274,12 +380,37 @@ fn chain_key(chain: &Digest) -> String {
 }
 
 impl Imported {
+    fn of(store: Store, config: Config, arrival: Arrival) -> Self {
+        let mut keys = HashMap::new();
+        for record in &config.records {
+            if let Some(found) = record.results.first().filter(|f| f.layer < config.layers.len()) {
+                keys.insert(record.digest.clone(), found.layer);
+            }
+        }
+        Self { store, config, keys, arrival }
+    }
+
+    /// Fills a prepared folder with that of a cache mount, if it is known here; says whether it is.
+    ///
+    /// # Errors
+    /// The cache cannot be read, or is damaged.
+    pub async fn mount(&self, job: &Arc<Job>, key: &str, prepared: &Snapshot) -> Result<bool, BuildError> {
+        let Some(layer) = self.keys.get(key).and_then(|n| self.config.layers.get(*n)) else { return Ok(false) };
+        let diff_id = Digest::parse(&layer.annotations.diff_id)
+            .map_err(|_| BuildError::invalid("a layer of the cache has no diff id"))?;
+        let blob = descriptor(&layer.annotations.media_type, layer.blob.clone(), layer.annotations.size);
+        self.arrival.protect(&blob.digest);
+        self.store.fetch(job, &blob).await?;
+        in_place(|| fill(&job.builder, &blob, &diff_id, prepared))?;
+        Ok(true)
+    }
+
     /// Makes what a key stands for from its layers; nothing if it is not known here.
     ///
     /// # Errors
     /// The cache cannot be read, or is damaged.
     pub async fn find(&self, job: &Arc<Job>, key: &str) -> Result<Option<Arc<Node>>, BuildError> {
-        let Some(top) = self.keys.get(key) else { return Ok(None) };
+        let Some(top) = self.keys.get(key).filter(|_| !key.starts_with(MOUNT_KEY)) else { return Ok(None) };
         let mut order = Vec::new();
         let mut at = i64::try_from(*top).unwrap_or(-1);
         while let Some(layer) = usize::try_from(at).ok().and_then(|n| self.config.layers.get(n)) {
@@ -391,7 +522,13 @@ impl<R: Read> Read for Hashed<R> {
 /// # Errors
 /// The place is unknown or cannot be written.
 pub async fn export(job: &Arc<Job>, place: &Place, images: &[Image]) -> Result<BTreeMap<String, String>, BuildError> {
-    let title = format!("exporting cache to {}", if place.kind == "local" { "client directory" } else { "registry" });
+    if place.kind == "inline" {
+        // It went into the image.
+        return Ok(BTreeMap::new());
+    }
+    let to_client = place.kind == "local" || place.attr("ref").is_empty();
+    let what = if place.kind == "mounts" { "cache mounts" } else { "cache" };
+    let title = format!("exporting {what} to {}", if to_client { "client directory" } else { "registry" });
     let digest = wharf_solver::digest_of(format!("{title}{:?}", place.attrs).as_bytes());
     let step = Step::start(&job.progress, &digest, &title, Vec::new(), None);
     let done = write(job, place, images, &step).await;
@@ -415,7 +552,13 @@ async fn write(
     step.status("preparing build cache for export", 0, 0, false);
     let arrival = job.builder.parts.images.arrival();
     // The parts keep their blobs until all is sent.
-    let (config, blobs, _parts) = in_place(|| collect(job, place, images))?;
+    let (config, blobs, _parts) = match place.kind.as_str() {
+        "mounts" => {
+            let mounts = job.mounts().await?;
+            in_place(|| collect_mounts(job, place, mounts))?
+        }
+        _ => in_place(|| collect(job, place, images))?,
+    };
     let content = &job.builder.parts.content;
     let put = |kind: &str, bytes: &[u8]| -> Result<Descriptor, BuildError> {
         let digest = document::digest_of(bytes);
@@ -442,8 +585,10 @@ async fn write(
                 session.write_blob(id, blob, source).await?;
                 step.status(&format!("writing layer {}", blob.digest), 0, 0, true);
             }
-            facts.insert("cache.manifest".to_owned(), serde_json::to_string(&target).unwrap_or_default());
+            let fact = if place.kind == "mounts" { "cache.mounts.manifest" } else { "cache.manifest" };
+            facts.insert(fact.to_owned(), serde_json::to_string(&target).unwrap_or_default());
         }
+        Store::Here => {}
         Store::Registry(repository) => {
             let parcel = |blob: &Descriptor| Parcel { descriptor: blob.clone(), sources: Vec::new() };
             let shipment = Shipment {
@@ -479,11 +624,7 @@ fn collect(
             }
         }
     }
-    let packing = match place.attr("compression") {
-        "uncompressed" => Packing::Plain,
-        "zstd" => Packing::Zstd,
-        _ => Packing::Gzip,
-    };
+    let packing = place.packing();
     let mut config = Config::default();
     let (mut places, mut blobs, mut kept) = (HashMap::new(), Vec::new(), Vec::new());
     let mut told: BTreeSet<(String, usize)> = BTreeSet::new();
@@ -520,6 +661,36 @@ fn collect(
             (chain, parent) = (Some(own), i64::try_from(index).unwrap_or(-1));
         }
         kept.extend(parts);
+    }
+    Ok((config, blobs, kept))
+}
+
+/// The folders of cache mounts that the build's steps have, each as one layer.
+fn collect_mounts(
+    job: &Arc<Job>,
+    place: &Place,
+    mounts: BTreeSet<String>,
+) -> Result<(Config, Vec<Descriptor>, Vec<Part>), BuildError> {
+    let builder = &job.builder;
+    let mut config = Config::default();
+    let (mut blobs, mut kept): (Vec<Descriptor>, Vec<Part>) = (Vec::new(), Vec::new());
+    for key in mounts {
+        let Some(node) = builder.cache.find(&format!("{key}#0")) else { continue };
+        let difference = builder.parts.snapshots.difference(&node.snapshot)?;
+        let layer = builder.parts.images.layer(&difference, place.packing())?;
+        let annotations = Notes {
+            media_type: layer.blob.media_type.clone(),
+            diff_id: layer.diff_id.to_string(),
+            size: layer.blob.size,
+            created: Some(node.created),
+        };
+        let found = Found { layer: config.layers.len(), created: Some(node.created) };
+        config.layers.push(Layer { blob: layer.blob.digest.clone(), parent: -1, annotations });
+        config.records.push(Record { digest: key, results: vec![found] });
+        if !blobs.iter().any(|b| b.digest == layer.blob.digest) {
+            blobs.push(layer.blob.clone());
+        }
+        kept.push(Part::New(layer));
     }
     Ok((config, blobs, kept))
 }

@@ -178,6 +178,14 @@ pub struct Image {
     /// What to run and how. An absent configuration reads as the empty one.
     #[serde(default, deserialize_with = "null_as_default")]
     pub config: Config,
+    /// BuildKit's inline cache: base64 of what its layers are found by.
+    #[serde(
+        default,
+        rename = "moby.buildkit.cache.v0",
+        skip_serializing_if = "String::is_empty",
+        deserialize_with = "null_as_default"
+    )]
+    pub build_cache: String,
 }
 
 /// The layers of an image by their uncompressed digests.

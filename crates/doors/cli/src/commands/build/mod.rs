@@ -81,8 +81,10 @@ pub fn build(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     let done = solve::run(shell, &plan, &mut show);
     drop(scratch);
     let done = done?;
-    for place in plan.exports.iter().filter(|p| p.r#type == "local") {
-        if let (Some(folder), Some(manifest)) = (place.attrs.get("dest"), done.facts.get("cache.manifest")) {
+    for place in plan.exports.iter().filter(|p| plan::in_folder(p)) {
+        // Each kind has a fact of its own: a build may have both.
+        let fact = if place.r#type == "mounts" { "cache.mounts.manifest" } else { "cache.manifest" };
+        if let (Some(folder), Some(manifest)) = (place.attrs.get("dest"), done.facts.get(fact)) {
             let tag = place.attrs.get("tag").map_or("latest", String::as_str);
             blobs::tag(Path::new(folder), tag, manifest)?;
         }

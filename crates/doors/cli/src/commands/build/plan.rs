@@ -137,6 +137,11 @@ impl Plan {
         }
         plan.imports = caches(&m.list("cache-from"), "src")?;
         plan.exports = caches(&m.list("cache-to"), "dest")?;
+        // The old way of asking for it.
+        let asked = plan.attrs.get("build-arg:BUILDKIT_INLINE_CACHE").is_some_and(|v| ["1", "true"].contains(&&**v));
+        if asked && !plan.exports.iter().any(|e| e.r#type == "inline") {
+            plan.exports.push(CacheOptionsEntry { r#type: "inline".to_owned(), attrs: BTreeMap::new() });
+        }
         plan.take_stores();
         let allowed = m.strings("allow");
         for name in allowed {
@@ -389,7 +394,8 @@ impl Plan {
     fn take_stores(&mut self) {
         let stores = &mut self.stores;
         self.imports.retain_mut(|place| {
-            let Some(folder) = place.attrs.get("src").filter(|_| place.r#type == "local").map(PathBuf::from) else {
+            let folder_of = in_folder(place);
+            let Some(folder) = place.attrs.get("src").filter(|_| folder_of).map(PathBuf::from) else {
                 return true;
             };
             if !place.attrs.contains_key("digest") {
@@ -403,7 +409,7 @@ impl Plan {
             stores.insert(format!("local:{}", folder.display()), folder);
             true
         });
-        for place in self.exports.iter().filter(|p| p.r#type == "local") {
+        for place in self.exports.iter().filter(|p| in_folder(p)) {
             if let Some(folder) = place.attrs.get("dest").map(PathBuf::from) {
                 stores.insert(format!("local:{}", folder.display()), folder);
             }
@@ -552,6 +558,11 @@ fn secret(text: &str) -> Result<(String, Secret), Exit> {
     Ok((id, Secret::File(PathBuf::from(file))))
 }
 
+/// Whether a cache is a folder of the client.
+pub fn in_folder(place: &CacheOptionsEntry) -> bool {
+    place.r#type == "local" || (place.r#type == "mounts" && !place.attrs.contains_key("ref"))
+}
+
 /// `--cache-from`, `--cache-to`: a lone name is an image.
 fn caches(list: &[&str], place: &str) -> Result<Vec<CacheOptionsEntry>, Exit> {
     let mut all = Vec::new();
@@ -565,10 +576,11 @@ fn caches(list: &[&str], place: &str) -> Result<Vec<CacheOptionsEntry>, Exit> {
         }
         let mut attrs: BTreeMap<String, String> = fields(text)?.into_iter().collect();
         let kind = attrs.remove("type").ok_or_else(|| Exit::new(format!("type required form> {text:?}")))?;
-        if kind == "local" && attrs.get(place).is_none_or(String::is_empty) {
-            return Err(Exit::new(format!("local cache requires a {place}")));
+        let entry = CacheOptionsEntry { r#type: kind, attrs };
+        if in_folder(&entry) && entry.attrs.get(place).is_none_or(String::is_empty) {
+            return Err(Exit::new(format!("{} cache requires a {place}", entry.r#type)));
         }
-        all.push(CacheOptionsEntry { r#type: kind, attrs });
+        all.push(entry);
     }
     Ok(all)
 }
