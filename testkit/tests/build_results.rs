@@ -212,7 +212,12 @@ fn cache_mounts_travel() {
         let done = second.docker(&["build", "--cache-from", from, "-t", "made", path(&folder)]);
         done.ok();
         let list = second.docker(&["run", "--rm", "made", "cat", "/list", "/names"]).ok();
-        assert_eq!(list.split_whitespace().collect::<Vec<_>>(), ["one", "two", "one", "two", "7", "700"], "{from}: {}", done.stderr);
+        assert_eq!(
+            list.split_whitespace().collect::<Vec<_>>(),
+            ["one", "two", "one", "two", "7", "700"],
+            "{from}: {}",
+            done.stderr
+        );
         // What is here already stays.
         second.docker(&["build", "--no-cache", "--cache-from", from, "-t", "made", path(&folder)]).ok();
         let list = second.docker(&["run", "--rm", "made", "cat", "/list"]).ok();

@@ -99,7 +99,10 @@ impl Door {
         if let Some(other) = exports.iter().find(|e| !EXPORTS.contains(&e.kind.as_str())) {
             return Err(Status::new(
                 Code::Unimplemented,
-                format!("cache exporter {:?} is not supported: there are local, registry, inline and mounts", other.kind),
+                format!(
+                    "cache exporter {:?} is not supported: there are local, registry, inline and mounts",
+                    other.kind
+                ),
             ));
         }
         let input = Frontend { attrs: request.frontend_attrs, inputs: request.frontend_inputs };

@@ -424,13 +424,7 @@ async fn cache(
 }
 
 /// Makes a folder for a cache mount: from elsewhere if it is there, else with what it stands upon.
-async fn make_cache(
-    job: &Arc<Job>,
-    input: &Value,
-    base: &str,
-    key: String,
-    id: &str,
-) -> Result<Arc<Node>, BuildError> {
+async fn make_cache(job: &Arc<Job>, input: &Value, base: &str, key: String, id: &str) -> Result<Arc<Node>, BuildError> {
     let snapshots = &job.builder.parts.snapshots;
     let mut prepared = in_place(|| snapshots.prepare(None))?;
     let filled = job.fill_mount(base, &prepared).await;

@@ -69,7 +69,10 @@ impl Place {
 
     fn unknown(&self, what: &str) -> BuildError {
         let kind = &self.kind;
-        BuildError::new(Kind::NotImplemented, format!("unknown cache {what}: {kind:?} (there are local, registry, inline to export, and mounts)"))
+        BuildError::new(
+            Kind::NotImplemented,
+            format!("unknown cache {what}: {kind:?} (there are local, registry, inline to export, and mounts)"),
+        )
     }
 }
 
