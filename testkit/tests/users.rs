@@ -73,6 +73,10 @@ fn containers_have_other_ids_on_the_host_than_inside_and_host_mode_has_the_same(
     assert!(squeezed(&status).contains("Uid: 100000 100000 100000 100000 Gid: 100000"), "{status}");
     // Namespaces that are joined bring the user namespace along.
     assert!(run(&["--network", "container:long"], "ls /sys/class/net").contains("eth0"));
+    for more in [&[][..], &["--network", "none"], &["--network", "own"]] {
+        let shown = run(&[&["--pid", "container:long"], more].concat(), "ls /sys/class/net; ps");
+        assert!(shown.contains("lo") && shown.contains("sleep 600"), "{more:?}: {shown}");
+    }
     assert!(daemon.docker(&["exec", "long", "cat", "/proc/self/uid_map"]).ok().contains("100000"));
     let shown = daemon.docker(&["info", "-f", "{{.SecurityOptions}} {{.DockerRootDir}}"]).ok();
     assert!(shown.contains("name=userns") && shown.ends_with("/100000.100000"), "{shown}");

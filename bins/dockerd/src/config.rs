@@ -272,10 +272,28 @@ pub fn engine(settings: &Settings, instance: &InstanceId, unified: bool) -> Resu
         ip_masq: settings.switch("ip-masq"),
         host_binding: settings.text("ip").to_owned(),
         version: VERSION.to_owned(),
+        storage_size: storage_size(settings)?,
         users: None,
         git_commit: GIT_COMMIT.to_owned(),
         build_time: BUILD_TIME.to_owned(),
     })
+}
+
+/// The size of `--storage-opt`; what only changes how moby's own drivers go about things has no effect.
+fn storage_size(settings: &Settings) -> Result<Option<u64>, SettingsError> {
+    let mut size = None;
+    for option in settings.list("storage-opt") {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        match key.to_ascii_lowercase().as_str() {
+            "overlay2.size" | "overlay.size" | "btrfs.size" => {
+                let bytes = bytes("storage-opt", value)?;
+                size = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0);
+            }
+            "overlay2.override_kernel_check" | "overlay.override_kernel_check" | "btrfs.min_space" => {}
+            _ => return Err(wrong("storage-opt", option, format!("overlay2: unknown option {key}"))),
+        }
+    }
+    Ok(size)
 }
 
 /// The folders named, or those of the CDI specification; one empty name switches it off.

@@ -197,7 +197,7 @@ pub const FLAGS: &[Flag] = &[
         .command_line_only(),
     flag("shutdown-timeout", Number, "15", Full, "Seconds containers get at shutdown"),
     flag("storage-driver", Text, "", Full, "Storage driver: overlay2, overlayfs or vfs").letter('s'),
-    flag("storage-opt", List, "", Later, "Options of the storage driver").key("storage-opts"),
+    flag("storage-opt", List, "", Full, "Options of the storage driver: overlay2.size").key("storage-opts"),
     flag("swarm-default-advertise-addr", Text, "", NoEffect, "Swarm's advertised address"),
     flag("tls", Switch, "false", Full, "TLS on TCP addresses; any client may connect"),
     flag("tlscacert", Text, "", Full, "CA whose certificates clients need (ca.pem in ~/.docker)"),

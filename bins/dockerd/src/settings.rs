@@ -458,8 +458,8 @@ mod tests {
     fn features_that_are_not_built_are_refused_and_idle_flags_are_named() {
         let effects = |words: &[&str]| read(words, None).expect("valid").check_effects().map_err(|e| e.to_string());
         assert_eq!(
-            effects(&["--storage-opt", "overlay2.size=1g"]),
-            Err("--storage-opt is not supported by this version of Wharf yet".to_owned())
+            effects(&["--selinux-enabled"]),
+            Err("--selinux-enabled is not supported by this version of Wharf yet".to_owned())
         );
         assert_eq!(effects(&["--tls=false", "--containerd", "/run/x"]), Ok(vec!["containerd"]));
     }

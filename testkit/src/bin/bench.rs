@@ -6,8 +6,10 @@
 //! Environment: `PEER=unix:///…` the peer's socket (without it only ours is measured), `PEER_CLI` its command line (default: `docker`
 //! on PATH), `ROUNDS` (default 15), `SETTLE` seconds before memory is read (default 10), `ONLY` a part of the names to run,
 //! `ROWS=images` for the rows of images in place of the others.
-//! `ROWS=network` measures networks instead (20 rounds by default).
+//! `ROWS=network` measures networks instead (20 rounds by default), `ROWS=life` stops, lists and the daemon's start.
 
+#[path = "bench/life.rs"]
+mod life;
 #[path = "bench/network.rs"]
 mod network;
 
@@ -322,6 +324,9 @@ fn bench() -> Result<(), String> {
     println!("{:<44} {:>10} {:>10} {:<5}{:>9}", "", "wharf", if engines.len() > 1 { "peer" } else { "" }, "", "ratio");
     if std::env::var("ROWS").is_ok_and(|rows| rows == "images") {
         return images::rows(&engines, number("ROUNDS", 15), &wanted);
+    }
+    if std::env::var("ROWS").is_ok_and(|rows| rows == "life") {
+        return life::rows(&engines, number("ROUNDS", 10), &wanted);
     }
     if std::env::var("ROWS").is_ok_and(|rows| rows == "network") {
         return network::rows(&engines, number("ROUNDS", 20), &wanted);

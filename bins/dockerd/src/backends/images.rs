@@ -332,11 +332,11 @@ impl ImageBackend for Joined {
         blocking(move || images.remove(&name, options).map(removed))
     }
 
-    fn prune(&self, given: api::Filters) -> Reply<'_, api::ImagePruneResponse> {
+    fn prune(&self, given: api::Filters, dry: bool) -> Reply<'_, api::ImagePruneResponse> {
         let images = self.0.images.clone();
         let wanted = filters(&given, &["dangling", "label", "label!", "until"]);
         blocking(move || -> Result<_, ApiError> {
-            let pruned = images.prune(&wanted?).map_err(|e| ApiError::of(&e))?;
+            let pruned = images.prune(&wanted?, dry).map_err(|e| ApiError::of(&e))?;
             let list = removed(pruned.removed);
             let images_deleted = (!list.is_empty()).then_some(list);
             Ok(api::ImagePruneResponse { images_deleted, space_reclaimed: pruned.reclaimed })

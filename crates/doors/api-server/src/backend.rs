@@ -186,7 +186,7 @@ pub trait ImageBackend: Send + Sync {
     /// Removes a name, or the image.
     fn remove<'a>(&'a self, name: &'a str, query: query::ImageRemove) -> Reply<'a, Vec<api::ImageDeleteItem>>;
     /// Removes unused images.
-    fn prune(&self, filters: api::Filters) -> Reply<'_, api::ImagePruneResponse>;
+    fn prune(&self, filters: api::Filters, dry: bool) -> Reply<'_, api::ImagePruneResponse>;
     /// Makes an image of a file system's tar stream.
     fn import(&self, query: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>>;
     /// Takes images from a saved archive.

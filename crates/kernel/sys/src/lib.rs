@@ -14,6 +14,7 @@ pub mod link;
 pub mod loopback;
 pub mod memory;
 pub mod mount;
+pub mod quota;
 pub mod schedule;
 pub mod seccomp;
 pub mod signal;

@@ -27,7 +27,7 @@ const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 ///
 /// Errors: the kernel's, `ENOSPC` where user namespaces are switched off (`user.max_user_namespaces`).
 pub fn make(uids: &str, gids: &str, network: bool) -> io::Result<Users> {
-    let keeper = Keeper::start(flags::NEWUSER | if network { flags::NEWNET } else { 0 })?;
+    let keeper = Keeper::start(flags::NEWUSER | if network { flags::NEWNET } else { 0 }, None)?;
     std::fs::write(format!("/proc/{}/gid_map", keeper.pid), gids)?;
     std::fs::write(format!("/proc/{}/uid_map", keeper.pid), uids)?;
     let open = |name: &str| -> io::Result<OwnedFd> {
@@ -35,6 +35,19 @@ pub fn make(uids: &str, gids: &str, network: bool) -> io::Result<Users> {
         Ok(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
     };
     Ok(Users { user: open("user")?, network: if network { Some(open("net")?) } else { None } })
+}
+
+/// Makes a network namespace that belongs to a user namespace which is there. May be called from a process with many threads.
+pub fn network_in(user: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let keeper = Keeper::start(0, Some(user.as_raw_fd()))?;
+    // It stops when it is there, and ends with the error's number if it cannot get there.
+    let options = WaitIdOptions::EXITED | WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT;
+    let status = waitid(WaitId::PidFd(keeper.pidfd.as_fd()), options)?;
+    if let Some(errno) = status.and_then(|status| status.exit_status()) {
+        return Err(io::Error::from_raw_os_error(errno));
+    }
+    let path = format!("/proc/{}/ns/net", keeper.pid);
+    Ok(openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// The user namespace that a namespace belongs to (ioctl_ns(2), `NS_GET_USERNS`).
@@ -53,7 +66,8 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(namespaces: u64) -> io::Result<Self> {
+    /// Starts it in new namespaces, or in a new network namespace within a user namespace that it enters.
+    fn start(namespaces: u64, within: Option<i32>) -> io::Result<Self> {
         let mut pidfd: i32 = -1;
         let args = Args {
             flags: namespaces | flags::PIDFD | CLEAR_SIGHAND,
@@ -61,13 +75,23 @@ impl Keeper {
             exit_signal: libc::SIGCHLD as u64,
             ..Args::default()
         };
-        // SAFETY: the child has its own copy of memory and makes two system calls without arguments in memory: no lock, no
+        // SAFETY: the child has its own copy of memory and makes a few system calls without arguments in memory: no lock, no
         // allocation, nothing of what other threads may have held. `args` and `pidfd` live through the call.
         let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<Args>()) })?;
         if pid == 0 {
             // SAFETY: as above. It never returns; should the caller's thread die first, it is ended.
             unsafe {
                 libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                if let Some(user) = within {
+                    if libc::syscall(libc::SYS_setns, user, libc::CLONE_NEWUSER) == -1
+                        || libc::syscall(libc::SYS_unshare, libc::CLONE_NEWNET) == -1
+                    {
+                        libc::_exit(*libc::__errno_location());
+                    }
+                    // Becoming another user took the signal away (prctl(2)).
+                    libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                    libc::syscall(libc::SYS_kill, libc::syscall(libc::SYS_getpid), libc::SIGSTOP);
+                }
                 loop {
                     libc::syscall(libc::SYS_ppoll, 0, 0, 0, 0, 0);
                 }
@@ -105,6 +129,9 @@ mod tests {
         let network = made.network.expect("asked for");
         assert_eq!(number(&owner(network.as_fd()).expect("an owner")), number(&made.user));
         let own = std::fs::File::open("/proc/self/ns/net").expect("there").into();
+        let another = network_in(made.user.as_fd()).expect("made");
+        assert_eq!(number(&owner(another.as_fd()).expect("an owner")), number(&made.user));
+        assert_ne!(number(&another), number(&network));
         assert_ne!(number(&owner(OwnedFd::as_fd(&own)).expect("an owner")), number(&made.user));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Texts and rules are those of moby's `daemon/containerd/image_delete.go`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use wharf_metadata::{Batch, Table};
@@ -100,15 +100,22 @@ impl Images {
         free.then(|| Plan { image, names: Vec::new(), delete: true })
     }
 
-    /// Removes images that no container uses: those without a name, or with `dangling` = false all.
+    /// Removes images that no container uses: those without a name, or with `dangling` = false all. A `dry` one only tells what would
+    /// go, and what the files take that nothing else needs.
     ///
     /// # Errors
     /// Those of the stores; images that are in use are passed over.
-    pub fn prune(&self, filters: &Filters, users: &dyn Fn(&ImageId) -> Vec<User>) -> Result<Pruned, ImageError> {
+    pub fn prune(
+        &self,
+        filters: &Filters,
+        users: &dyn Fn(&ImageId) -> Vec<User>,
+        dry: bool,
+    ) -> Result<Pruned, ImageError> {
         let all = filters.dangling == Some(false);
         let filters = Filters { dangling: (!all).then_some(true), ..filters.clone() };
         let mut pruned = Pruned::default();
         let found = list(&self.shared.read(), &filters)?;
+        let mut without = HashSet::new();
         for summary in found {
             let _changes = self.shared.changes();
             let id = &summary.image.id;
@@ -117,6 +124,10 @@ impl Images {
             }
             let names = self.shared.read().tags.iter().filter(|(_, t)| t.id == *id).map(|(n, _)| n.clone()).collect();
             let plan = Plan { image: summary.image.clone(), names, delete: true };
+            if dry {
+                pruned.reclaimed += self.tell(plan, &mut without, &mut pruned.removed);
+                continue;
+            }
             match self.carry_out(plan, id.as_str()) {
                 Ok((removed, freed)) => {
                     pruned.removed.extend(removed);
@@ -128,6 +139,25 @@ impl Images {
             }
         }
         Ok(pruned)
+    }
+
+    /// What a plan would remove and free, after those that went `without` before it.
+    fn tell(&self, plan: Plan, without: &mut HashSet<ImageId>, removed: &mut Vec<Removed>) -> u64 {
+        let Plan { image, names, .. } = plan;
+        let state = self.shared.read();
+        let needed = |without: &HashSet<ImageId>| -> HashSet<Digest> {
+            let layers = state.chain(&image).filter(|(chain, _)| state.needs_chain(chain, without));
+            let blobs = image.blobs.iter().filter(|blob| state.needs_blob(&blob.digest, without));
+            layers.map(|(chain, _)| chain.clone()).chain(blobs.map(|blob| blob.digest.clone())).collect()
+        };
+        without.insert(image.id.clone());
+        let kept = needed(without);
+        let layers: BTreeMap<_, _> = state.chain(&image).filter(|(chain, _)| !kept.contains(*chain)).collect();
+        let blobs: BTreeMap<_, _> =
+            image.blobs.iter().filter(|b| !kept.contains(&b.digest)).map(|b| (&b.digest, b.size)).collect();
+        removed.extend(names.into_iter().map(|name| Removed::Untagged { name: name.familiar(), id: image.id.clone() }));
+        removed.push(Removed::Deleted(image.id.clone()));
+        layers.values().map(|layer| layer.usage.bytes).sum::<u64>() + blobs.values().sum::<u64>()
     }
 
     fn plan(

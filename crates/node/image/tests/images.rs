@@ -159,8 +159,11 @@ fn images_of_containers_are_protected_with_dockers_texts() {
     let removed = stage.images.remove("a:1", force, &users(false)).expect("untagged");
     assert_eq!(removed.len(), 1, "the image stays for its container: {removed:?}");
     assert!(stage.images.get(&image.id).is_ok());
-    assert_eq!(stage.images.prune(&Filters::default(), &users(false)).expect("prune").removed, []);
-    let pruned = stage.images.prune(&Filters::default(), &nobody).expect("prune");
+    assert_eq!(stage.images.prune(&Filters::default(), &users(false), false).expect("prune").removed, []);
+    let told = stage.images.prune(&Filters::default(), &nobody, true).expect("told");
+    assert!(stage.images.get(&image.id).is_ok(), "a dry run removes nothing");
+    let pruned = stage.images.prune(&Filters::default(), &nobody, false).expect("prune");
+    assert_eq!((&told.removed, told.reclaimed), (&pruned.removed, pruned.reclaimed));
     assert_eq!(pruned.removed, [Removed::Deleted(image.id.clone())]);
     assert!(pruned.reclaimed > 0 && stage.blobs() == 0);
 }

@@ -43,6 +43,18 @@ pub(crate) fn in_new<T>(
     work(current()?)
 }
 
+/// As [`in_new`], with the namespace made in a user namespace that is there.
+pub(crate) fn in_new_of<T>(
+    home: &OwnedFd,
+    user: BorrowedFd<'_>,
+    work: impl FnOnce(OwnedFd) -> Result<T, NetworkError>,
+) -> Result<T, NetworkError> {
+    let failed = |source| NetworkError::Io { action: "making", subject: "network namespace".to_owned(), source };
+    let made = wharf_sys::users::network_in(user).map_err(failed)?;
+    let again = rustix::io::fcntl_dupfd_cloexec(&made, 0).map_err(|e| failed(e.into()))?;
+    within(home, made.as_fd(), || work(again))
+}
+
 /// Runs `work` with the calling thread in an existing network namespace, then brings the thread back to `home`.
 pub(crate) fn within<T>(
     home: &OwnedFd,

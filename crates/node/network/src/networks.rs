@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use wharf_firewall::neighbours::{self, Wish};
@@ -204,6 +204,11 @@ impl Networks {
         let taken = self.shared.solitude.take(&self.shared.home, self.shared.config.users.as_ref());
         self.worker.refill();
         taken
+    }
+
+    /// As [`Networks::solitary`], in the user namespace of a container whose other namespaces are joined.
+    pub fn solitary_in(&self, user: BorrowedFd<'_>) -> Result<OwnedFd, NetworkError> {
+        crate::solitude::make_in(&self.shared.home, user)
     }
 
     /// Withdraws the endpoint's rules at once and frees its address and ports. The link dies with the namespace, that

@@ -1,6 +1,6 @@
 //! Namespaces without any network, for `--network none`: only `lo`. A few are kept ready once one was asked for.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
 use wharf_netlink::route::{self, Which};
@@ -63,12 +63,19 @@ impl Solitude {
 }
 
 fn make(home: &OwnedFd, users: Option<&IdMaps>) -> Result<OwnedFd, NetworkError> {
+    netns::in_new(home, users, prepare)
+}
+
+/// Makes one that belongs to a user namespace which is there.
+pub(crate) fn make_in(home: &OwnedFd, user: BorrowedFd<'_>) -> Result<OwnedFd, NetworkError> {
+    netns::in_new_of(home, user, prepare)
+}
+
+fn prepare(netns: OwnedFd) -> Result<OwnedFd, NetworkError> {
     let failed = |source| NetworkError::Link { action: "raising", link: "lo".to_owned(), source };
-    netns::in_new(home, users, |netns| {
-        sandbox::set_common_parameters()?;
-        let mut requests = Requests::new();
-        route::set_up(&mut requests, Which::Name("lo"));
-        Socket::open(Family::Route).and_then(|mut socket| socket.call(&mut requests)).map_err(failed)?;
-        Ok(netns)
-    })
+    sandbox::set_common_parameters()?;
+    let mut requests = Requests::new();
+    route::set_up(&mut requests, Which::Name("lo"));
+    Socket::open(Family::Route).and_then(|mut socket| socket.call(&mut requests)).map_err(failed)?;
+    Ok(netns)
 }

@@ -76,6 +76,16 @@ impl Trees for Subvolumes {
         self.drain(numbered, number)
     }
 
+    fn limits(&self) -> bool {
+        true
+    }
+
+    /// Of what it refers to, its image's content included, as with Docker.
+    fn limit(&self, numbered: &Numbered, number: u64, bytes: u64) -> Result<(), SnapshotError> {
+        let limited = wharf_sys::quota::limit_subvolume(numbered.open_content(number)?.as_fd(), bytes);
+        limited.map_err(|e| failed("limit the subvolume", &numbered.content(number), e))
+    }
+
     /// What differs from the snapshot below: blocks that both have are counted there.
     fn usage(&self, numbered: &Numbered, snapshot: &Snapshot) -> Result<Usage, SnapshotError> {
         if snapshot.lowers.is_empty() {

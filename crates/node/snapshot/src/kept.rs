@@ -115,6 +115,14 @@ impl Snapshotter for Sharing {
         self.driver.remove(snapshot)
     }
 
+    fn limits(&self) -> bool {
+        self.driver.limits()
+    }
+
+    fn limit(&self, snapshot: &Snapshot, bytes: u64) -> Result<(), SnapshotError> {
+        self.driver.limit(snapshot, bytes)
+    }
+
     fn usage(&self, snapshot: &Snapshot) -> Result<Usage, SnapshotError> {
         self.driver.usage(snapshot)
     }

@@ -119,6 +119,20 @@ pub trait Snapshotter: Send + Sync {
         Err(SnapshotError::State { number: snapshot.number, state: "a copy of what is below it" })
     }
 
+    /// Whether [`Snapshotter::limit`] works here.
+    fn limits(&self) -> bool {
+        false
+    }
+
+    /// Limits what a prepared snapshot takes of the disk, in bytes.
+    ///
+    /// # Errors
+    /// [`SnapshotError::State`] with drivers that cannot, [`SnapshotError::Directory`].
+    fn limit(&self, snapshot: &Snapshot, bytes: u64) -> Result<(), SnapshotError> {
+        let _ = bytes;
+        Err(SnapshotError::State { number: snapshot.number, state: "not to be limited" })
+    }
+
     /// Turns a prepared snapshot into one that others can be prepared upon.
     fn commit(&self, snapshot: Snapshot) -> Result<Snapshot, SnapshotError>;
 

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::io::Errno;
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 use wharf_archive::{Difference, Form, Whiteouts};
+use wharf_sys::quota::{limit_project, set_project};
 use wharf_types::Mount;
 
 use crate::directory::{Numbered, committed, failed, prepared};
@@ -23,7 +24,12 @@ pub struct Overlay {
     /// Options that hold for every mount: features that would make layers unusable to others, switched off where the
     /// module has them at all.
     fixed: Vec<String>,
+    /// Whether the file system counts projects (ext4 and XFS, mounted with `prjquota`); asked when it is first needed.
+    projects: OnceLock<bool>,
 }
+
+/// The project of directory 0. Others that use projects on the same file system count from 1.
+const PROJECTS: u32 = 0x5748_0000;
 
 impl Overlay {
     /// Opens the driver below the data root and tries a mount, which nobody gets to see, to know that it works.
@@ -32,7 +38,7 @@ impl Overlay {
     /// [`SnapshotError::Unsupported`], [`SnapshotError::DataRoot`], [`SnapshotError::Directory`].
     pub fn open(data_root: &Path, trash: Arc<Trash>) -> Result<Self, SnapshotError> {
         let numbered = Numbered::open(data_root, "overlay", trash)?;
-        let overlay = Self { numbered, fixed: fixed_options() };
+        let overlay = Self { numbered, fixed: fixed_options(), projects: OnceLock::new() };
         let lower = overlay.prepare(None)?;
         let lower = overlay.commit(lower)?;
         let upper = overlay.prepare(Some(&lower))?;
@@ -127,6 +133,26 @@ impl Snapshotter for Overlay {
         }
         let kind = NAME_IN_KERNEL.to_owned();
         Ok(vec![Mount { source: kind.clone(), kind, target: String::new(), options }])
+    }
+
+    fn limits(&self) -> bool {
+        *self.projects.get_or_init(|| {
+            let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            let folder = rustix::fs::open(self.numbered.folder(), flags, rustix::fs::Mode::empty());
+            folder.is_ok_and(|folder| limit_project(folder.as_fd(), PROJECTS, 0).is_ok())
+        })
+    }
+
+    fn limit(&self, snapshot: &Snapshot, bytes: u64) -> Result<(), SnapshotError> {
+        prepared(snapshot)?;
+        let path = self.numbered.path(snapshot.number);
+        // Numbers go up from 1; those that have been used up to here fit many times.
+        let project = PROJECTS.wrapping_add(snapshot.number as u32);
+        let failed = |e: io::Error| failed("limit", &path, e);
+        for folder in [path.clone(), path.join("fs"), path.join("work")] {
+            set_project(fs::File::open(&folder).map_err(failed)?.as_fd(), project).map_err(failed)?;
+        }
+        limit_project(fs::File::open(&path).map_err(failed)?.as_fd(), project, bytes).map_err(failed)
     }
 
     fn target(&self, snapshot: &Snapshot) -> Result<Target, SnapshotError> {

@@ -26,6 +26,16 @@ pub trait Trees: Send + Sync {
     /// Makes it empty for [`Trees::fill`].
     fn empty(&self, numbered: &Numbered, number: u64) -> Result<(), SnapshotError>;
 
+    /// See [`Snapshotter::limits`].
+    fn limits(&self) -> bool {
+        false
+    }
+
+    /// Limits it.
+    fn limit(&self, _numbered: &Numbered, number: u64, _bytes: u64) -> Result<(), SnapshotError> {
+        Err(SnapshotError::State { number, state: "not to be limited" })
+    }
+
     /// What it takes of the disk beyond what it shares.
     fn usage(&self, numbered: &Numbered, snapshot: &Snapshot) -> Result<Usage, SnapshotError>;
 }
@@ -109,6 +119,15 @@ impl<T: Trees> Snapshotter for Whole<T> {
     fn remove(&self, snapshot: &Snapshot) -> Result<(), SnapshotError> {
         self.trees.drain(&self.numbered, snapshot.number)?;
         self.numbered.remove(snapshot)
+    }
+
+    fn limits(&self) -> bool {
+        self.trees.limits()
+    }
+
+    fn limit(&self, snapshot: &Snapshot, bytes: u64) -> Result<(), SnapshotError> {
+        prepared(snapshot)?;
+        self.trees.limit(&self.numbered, snapshot.number, bytes)
     }
 
     fn usage(&self, snapshot: &Snapshot) -> Result<Usage, SnapshotError> {

@@ -156,6 +156,8 @@ pub struct EngineConfig {
     pub host_binding: String,
     /// Version that clients see.
     pub version: String,
+    /// The most that a container may write which says nothing else (`--storage-opt overlay2.size`).
+    pub storage_size: Option<u64>,
     /// The ids of containers' user namespaces (`--userns-remap`).
     pub users: Option<IdMaps>,
     /// Commit that clients see.

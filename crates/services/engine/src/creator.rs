@@ -86,7 +86,7 @@ impl Creator {
         if self.config.users_of(&host).is_some() {
             validate::users(&host)?;
         }
-        validate::storage_options(&host, self.snapshots.name())?;
+        self.storage_size(&host)?;
         let networks = self.networks(&mut host, networking_config);
         if host.network_mode != "none" {
             validate::endpoints(&config, &networks)?;
@@ -196,12 +196,23 @@ impl Creator {
         point("create.after-folder");
         record.snapshot = self.init_layers.prepare(image)?;
         made.snapshot = Some(record.snapshot.clone());
+        if let Some(bytes) = self.storage_size(&record.host)? {
+            self.snapshots.limit(&record.snapshot, bytes)?;
+        }
         point("create.after-snapshot");
         let mut root = None;
         for i in 0..record.points.len() {
             self.volume(record, i, made, &mut root)?;
         }
         Ok(())
+    }
+
+    /// The most that the container may write: its own option's, or the daemon's. What the file system cannot is asked only where
+    /// there is an option.
+    fn storage_size(&self, host: &HostConfig) -> Result<Option<u64>, CreateError> {
+        let given = host.storage_opt.as_ref().is_some_and(|options| !options.is_empty());
+        let limits = given && self.snapshots.limits();
+        Ok(validate::storage_options(host, self.snapshots.name(), limits)?.or(self.config.storage_size))
     }
 
     /// Makes the volume of a mount point where it is missing, and fills it from the image where it is empty.

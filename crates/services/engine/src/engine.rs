@@ -150,6 +150,9 @@ impl Engine {
         let store = Arc::new(Store::open(&config.data_root.join("wharf/meta.redb"))?);
         let trash = Arc::new(Trash::open(&config.data_root)?);
         let snapshots = wharf_snapshot::open(&config.data_root, storage_driver.as_deref(), trash.clone())?;
+        if config.storage_size.is_some() && !snapshots.limits() {
+            return Err(OpenError::StorageSize(snapshots.name()));
+        }
         let content = wharf_content::Store::open(&config.data_root.join("content"))?;
         let kept = Arc::new(Kept::default());
         for snapshot in owned_by_builds(&store)? {

@@ -308,6 +308,8 @@ pub enum OpenError {
     Network(#[source] wharf_network::NetworkError),
     #[error("cannot set up the network")]
     Resolver(#[source] wharf_dns::DnsError),
+    #[error("Storage option overlay2.size not supported. Filesystem does not support Project Quota (driver {0})")]
+    StorageSize(&'static str),
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
@@ -316,6 +318,7 @@ impl HasKind for OpenError {
     fn kind(&self) -> Kind {
         match self {
             OpenError::Folder { .. } | OpenError::Cgroup(_) => Kind::System,
+            OpenError::StorageSize(_) => Kind::NotImplemented,
             OpenError::Store(e) => e.kind(),
             OpenError::Content(e) => e.kind(),
             OpenError::Snapshot(e) => e.kind(),

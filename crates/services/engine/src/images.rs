@@ -119,8 +119,11 @@ impl Images {
     }
 
     /// Removes unused ones. Blocks for commits.
-    pub fn prune(&self, filters: &ImageFilters) -> Result<Pruned, EngineError> {
-        let pruned = self.store.prune(filters, &|id| self.users(id))?;
+    pub fn prune(&self, filters: &ImageFilters, dry: bool) -> Result<Pruned, EngineError> {
+        let pruned = self.store.prune(filters, &|id| self.users(id), dry)?;
+        if dry {
+            return Ok(pruned);
+        }
         self.tell_removed(&pruned.removed);
         let attributes = BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
         self.events.publish(Subject::Image, "prune", "", attributes);

@@ -60,6 +60,7 @@ impl Place {
         network.ip_forward = false;
         network.pool_size = 0;
         let config = EngineConfig {
+            storage_size: None,
             users: None,
             data_root: self.folder.path().join("d"),
             exec_root: self.folder.path().join("r"),

@@ -101,6 +101,6 @@ async fn change(call: Call) -> Handled {
             let remove = query::ImageRemove { force: q.flag("force"), prune: !q.flag("noprune"), platforms };
             Ok(call.ok(&images.remove(&call.name, remove).await?))
         }
-        _ => Ok(call.ok(&images.prune(q.filters()?).await?)),
+        _ => Ok(call.ok(&images.prune(q.filters()?, q.flag("dry-run")).await?)),
     }
 }

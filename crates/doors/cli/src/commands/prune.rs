@@ -60,11 +60,17 @@ pub fn images(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
     } else {
         "This will remove all dangling images."
     };
-    if !confirmed(m, what)? {
+    let dry = m.bool("dry-run");
+    if !dry && !confirmed(m, what)? {
         return Ok(());
     }
-    let extra = if all { "dangling=false" } else { "dangling=true" };
-    let r: ImagePruneResponse = ask(shell, m, "images", extra)?.parse()?;
+    let mut wanted = m.list("filter");
+    wanted.push(if all { "dangling=false" } else { "dangling=true" });
+    let mut query = Query::new().with_some("filters", &filters(&wanted));
+    if dry {
+        query = query.with("dry-run", "1");
+    }
+    let r: ImagePruneResponse = shell.client()?.call(Request::post("/images/prune").query(query))?.parse()?;
     let names: Vec<String> = r
         .images_deleted
         .unwrap_or_default()
@@ -73,6 +79,10 @@ pub fn images(shell: &mut Shell, m: &Matches) -> Result<(), Exit> {
             if i.untagged.is_empty() { format!("deleted: {}", i.deleted) } else { format!("untagged: {}", i.untagged) }
         })
         .collect();
+    if dry {
+        let space = size::decimal(r.space_reclaimed as f64);
+        return shell.print(&format!("{}Reclaimable space: {space}\n", listing("Would Delete Images", &names)));
+    }
     shell.print(&(listing("Deleted Images", &names) + &reclaimed(r.space_reclaimed)))
 }
 

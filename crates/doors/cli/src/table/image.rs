@@ -108,6 +108,7 @@ const IMAGES: &[Flag] = &[
 
 const IMAGE_PRUNE: &[Flag] = &[
     flag("all", 'a', Kind::Bool, "", "Delete all images that no container uses, not only dangling ones"),
+    flag("dry-run", ' ', Kind::Bool, "", "Only show what would be deleted (Wharf)"),
     flag("filter", ' ', Kind::Filter, "", "Show only what fits (key=value)"),
     flag("force", 'f', Kind::Bool, "", "Do not ask, or do it all the same"),
 ];

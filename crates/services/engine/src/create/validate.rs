@@ -55,6 +55,8 @@ pub enum CreateError {
     StorageSizeOverlay,
     #[error("Filesystem does not support, or has not enabled quotas")]
     StorageSize,
+    #[error("{0}")]
+    StorageValue(String),
     #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
     Name(String),
     #[error("the working directory '{0}' is invalid, it needs to be an absolute path")]
@@ -154,7 +156,10 @@ impl HasKind for CreateError {
         match self {
             // moby leaves these unclassified, which makes them status 500.
             CreateError::SecurityOption { .. } => Kind::System,
-            CreateError::StorageOption(_) | CreateError::StorageSizeOverlay | CreateError::StorageSize => Kind::System,
+            CreateError::StorageOption(_)
+            | CreateError::StorageSizeOverlay
+            | CreateError::StorageSize
+            | CreateError::StorageValue(_) => Kind::System,
             CreateError::Mount(e) => e.kind(),
             CreateError::EmptyConfig
             | CreateError::NoCommand
@@ -215,10 +220,15 @@ impl HasKind for CreateError {
 ///
 /// # Errors
 /// [`CreateError::StorageOption`], [`CreateError::StorageSizeOverlay`], [`CreateError::StorageSize`].
-pub fn storage_options(host: &HostConfig, driver: &str) -> Result<(), CreateError> {
-    let Some(options) = host.storage_opt.as_ref().filter(|options| !options.is_empty()) else { return Ok(()) };
+pub fn storage_options(host: &HostConfig, driver: &str, limits: bool) -> Result<Option<u64>, CreateError> {
+    let Some(options) = host.storage_opt.as_ref().filter(|options| !options.is_empty()) else { return Ok(None) };
     if let Some((unknown, _)) = options.iter().find(|(key, _)| key.to_lowercase() != "size") {
         return Err(CreateError::StorageOption(unknown.clone()));
+    }
+    if limits {
+        let size = options.values().next().map_or("", String::as_str);
+        let bytes = wharf_volume::parse_size(size).map_err(|e| CreateError::StorageValue(e.to_string()))?;
+        return if bytes == 0 { Err(CreateError::StorageValue(format!("invalid storage size: {size}"))) } else { Ok(Some(bytes)) };
     }
     Err(if driver == "overlayfs" { CreateError::StorageSizeOverlay } else { CreateError::StorageSize })
 }

@@ -69,8 +69,13 @@ impl Lifecycle {
     }
 
     /// Attaches a container to any networks. On error nothing stays.
-    pub(super) fn attach_all(&self, record: &ContainerRecord, wanted: &[Wanted]) -> Result<Attached, StartError> {
-        let netns = self.networks.solitary().map_err(StartError::Network)?;
+    pub(super) fn attach_all(
+        &self,
+        record: &ContainerRecord,
+        wanted: &[Wanted],
+        users: Option<&Path>,
+    ) -> Result<Attached, StartError> {
+        let netns = self.solitary(users)?;
         let mut sandbox = Sandbox { id: crate::random_hex(), ..Sandbox::default() };
         let done = self.fill(record, wanted, &netns, &mut sandbox);
         match done {
@@ -80,6 +85,19 @@ impl Lifecycle {
                 Err(StartError::Network(e))
             }
         }
+    }
+
+    /// A network namespace of its own for a container; it belongs to the user namespace that is joined, if one is.
+    pub(super) fn solitary(&self, users: Option<&Path>) -> Result<OwnedFd, StartError> {
+        let Some(path) = users else { return self.networks.solitary().map_err(StartError::Network) };
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+        let failed = |e: rustix::io::Errno| StartError::File {
+            operation: "open",
+            path: path.to_owned(),
+            source: e.into(),
+        };
+        let user = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(failed)?;
+        self.networks.solitary_in(user.as_fd()).map_err(StartError::Network)
     }
 
     fn fill(

@@ -72,7 +72,10 @@ impl Lifecycle {
         }
         // A sandbox that was made before has no policy.
         let plain = || !record.networks.get("bridge").is_some_and(crate::networks::is_limited);
-        if record.network_names() == ["bridge"] && !crate::networks::egress::has_own(record) && plain() {
+        // Nor does it belong to a user namespace that is joined.
+        let joins = |mode: &str| mode.starts_with("container:") && self.config.users_of(&record.host).is_some();
+        let alone = !joins(&record.host.pid_mode) && !joins(&record.host.ipc_mode);
+        if alone && record.network_names() == ["bridge"] && !crate::networks::egress::has_own(record) && plain() {
             return Ok(NetPlan::Bridge);
         }
         Ok(NetPlan::Networks(self.wanted(record)?))
@@ -155,9 +158,10 @@ impl Lifecycle {
         self.forwarders.start(&self.config, record, log)?;
         // What an earlier run left that is not committed yet; its facts are in the view.
         self.shims.remove(&record.id).map_err(StartError::Task)?;
+        let users = self.config.users_of(&record.host).and_then(|_| users_of(plan, joined));
         let attached = match plan {
             NetPlan::Bridge => self.attach_default(record)?,
-            NetPlan::Networks(wanted) => self.attach_all(record, wanted)?,
+            NetPlan::Networks(wanted) => self.attach_all(record, wanted, users.as_deref())?,
             NetPlan::Host | NetPlan::None | NetPlan::Container(..) => Attached::default(),
         };
         point("start.after-attach");
@@ -199,6 +203,7 @@ impl Lifecycle {
         sources: &[PathBuf],
     ) -> Result<(Shim, Process), StartError> {
         let sandbox = attached.sandbox.as_ref();
+        let users = self.config.users_of(&record.host).and_then(|_| users_of(plan, joined));
         let links = self.linked(record)?;
         let shm = self.shared_memory(record)?;
         let mut files = match plan {
@@ -209,6 +214,15 @@ impl Lifecycle {
         files.shm = shm.as_ref().map(|_| PathBuf::from(format!("/proc/self/fd/{}", HELD)));
         point("start.after-files");
         let folder = self.shims.prepare(&record.id).map_err(StartError::Task)?;
+        if let Some(users) = self.config.users_of(&record.host).filter(|_| runtime.is_some()) {
+            // Runtimes of other makers look the root up by its name, as the namespace's root.
+            let opened = std::os::unix::fs::chown(folder.path(), None, Some(users.root().1)).and_then(|()| {
+                use std::os::unix::fs::PermissionsExt;
+                std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o710))
+            });
+            let path = folder.path().to_owned();
+            opened.map_err(|source| StartError::File { operation: "open to the runtime", path, source })?;
+        }
         if let Some(sandbox) = sandbox {
             write_sandbox(folder.path(), sandbox)?;
         }
@@ -237,7 +251,7 @@ impl Lifecycle {
             recursive_read_only: self.recursive_read_only,
             net,
             joined,
-            users: users_of(plan, joined),
+            users: users.clone(),
             host_name: &node_name(),
             files: &files,
             cgroup_v2: self.cgroup_v2,
@@ -246,7 +260,7 @@ impl Lifecycle {
         folder.write_config(&json).map_err(StartError::Task)?;
         let Sockets { hold, relays } = attached.sockets;
         let netns = match attached.netns {
-            None if matches!(plan, NetPlan::None) => Some(self.networks.solitary().map_err(StartError::Network)?),
+            None if matches!(plan, NetPlan::None) => Some(self.solitary(users.as_deref())?),
             netns => netns,
         };
         let hold: Vec<OwnedFd> = shm.into_iter().chain(hold).collect();

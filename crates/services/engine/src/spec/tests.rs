@@ -38,6 +38,7 @@ fn engine() -> EngineConfig {
         ip_masq: true,
         host_binding: "0.0.0.0".to_owned(),
         version: String::new(),
+        storage_size: None,
         users: None,
         git_commit: String::new(),
         build_time: String::new(),
