@@ -66,7 +66,8 @@ fn limits_hold(daemon: &Daemon) {
 
 #[test]
 fn a_container_on_btrfs_writes_no_more_than_its_size() {
-    let options = DaemonOptions { arguments: vec!["--storage-driver".into(), "btrfs".into()], ..DaemonOptions::default() };
+    let options =
+        DaemonOptions { arguments: vec!["--storage-driver".into(), "btrfs".into()], ..DaemonOptions::default() };
     let mut daemon = Daemon::prepare(options);
     let disk = disk(&daemon, &["mkfs.btrfs", "-q"], "loop").expect("this kernel has btrfs");
     daemon.launch();

@@ -38,7 +38,8 @@ impl Silent {
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other", device.as_raw_fd());
         let options = std::ffi::CString::new(options).expect("plain");
         rustix::mount::mount("silent", place, "fuse", MountFlags::empty(), Some(options.as_c_str())).expect("mounted");
-        let (device, asked, over) = (Arc::new(device), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (device, asked, over) =
+            (Arc::new(device), Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let parts = (device.clone(), asked.clone(), over.clone());
         let server = Some(std::thread::spawn(move || serve(&parts.0, &parts.1, &parts.2)));
         Self { place: place.to_owned(), device, asked, over, server }

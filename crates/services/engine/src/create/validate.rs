@@ -228,7 +228,11 @@ pub fn storage_options(host: &HostConfig, driver: &str, limits: bool) -> Result<
     if limits {
         let size = options.values().next().map_or("", String::as_str);
         let bytes = wharf_volume::parse_size(size).map_err(|e| CreateError::StorageValue(e.to_string()))?;
-        return if bytes == 0 { Err(CreateError::StorageValue(format!("invalid storage size: {size}"))) } else { Ok(Some(bytes)) };
+        return if bytes == 0 {
+            Err(CreateError::StorageValue(format!("invalid storage size: {size}")))
+        } else {
+            Ok(Some(bytes))
+        };
     }
     Err(if driver == "overlayfs" { CreateError::StorageSizeOverlay } else { CreateError::StorageSize })
 }

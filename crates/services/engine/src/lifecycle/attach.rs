@@ -91,11 +91,8 @@ impl Lifecycle {
     pub(super) fn solitary(&self, users: Option<&Path>) -> Result<OwnedFd, StartError> {
         let Some(path) = users else { return self.networks.solitary().map_err(StartError::Network) };
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-        let failed = |e: rustix::io::Errno| StartError::File {
-            operation: "open",
-            path: path.to_owned(),
-            source: e.into(),
-        };
+        let failed =
+            |e: rustix::io::Errno| StartError::File { operation: "open", path: path.to_owned(), source: e.into() };
         let user = rustix::fs::open(path, flags, rustix::fs::Mode::empty()).map_err(failed)?;
         self.networks.solitary_in(user.as_fd()).map_err(StartError::Network)
     }
