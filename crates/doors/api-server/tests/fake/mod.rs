@@ -326,7 +326,7 @@ impl ImageBackend for Fake {
     fn remove<'a>(&'a self, _: &'a str, _: query::ImageRemove) -> Reply<'a, Vec<api::ImageDeleteItem>> {
         refuse()
     }
-    fn prune(&self, _: api::Filters) -> Reply<'_, api::ImagePruneResponse> {
+    fn prune(&self, _: api::Filters, _: bool) -> Reply<'_, api::ImagePruneResponse> {
         refuse()
     }
     fn import(&self, query: query::ImageImport, body: Incoming) -> Reply<'_, Outgoing<api::Progress>> {
