@@ -9,7 +9,7 @@ use wharf_runtime::{Container, start_time};
 use wharf_types::{Signal, Timestamp};
 
 use crate::args::Invocation;
-use crate::commands::{announce, bundle};
+use crate::commands::{announce, bundle, forget};
 use crate::error::Error;
 use crate::store::{self, Folder, Record};
 use crate::supervise::Foreground;
@@ -114,8 +114,7 @@ pub fn checkpoint(i: &Invocation) -> Result<u8, Error> {
             Ok(()) | Err(wharf_runtime::Error::NotRunning) => {}
             Err(e) => return Err(e.into()),
         }
-        wharf_runtime::remove(&record.id, &record.bundle, &record.config)?;
-        folder.remove()?;
+        forget(&folder, wharf_runtime::remove(&record.id, &record.bundle, &record.config))?;
     }
     Ok(0)
 }
@@ -143,8 +142,7 @@ pub fn restore(i: &Invocation) -> Result<u8, Error> {
     };
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(container.pidfd(), None);
-    container.delete()?;
-    folder.remove()?;
+    forget(&folder, container.delete())?;
     code
 }
 

@@ -243,11 +243,11 @@ fn run_container(i: &Invocation) -> Result<u8, Error> {
     let Some(foreground) = foreground else { return Ok(0) };
     let code = foreground.wait(container.pidfd(), console.as_ref());
     if !i.is_set("keep") {
-        container.delete()?;
+        let ended = container.delete();
         if let Some(unit) = unit {
-            systemd::stop(&unit).map_err(Error::Cgroup)?;
+            end_scope(i, &unit);
         }
-        folder.remove()?;
+        forget(&folder, ended)?;
     }
     code
 }
@@ -325,11 +325,27 @@ fn delete(i: &Invocation) -> Result<u8, Error> {
         }
     }
     if let Some(unit) = &record.systemd {
-        systemd::stop(unit).map_err(Error::Cgroup)?;
+        end_scope(i, unit);
     }
-    wharf_runtime::remove(&record.id, &record.bundle, &record.config)?;
-    folder.remove()?;
+    forget(&folder, wharf_runtime::remove(&record.id, &record.bundle, &record.config))?;
     Ok(0)
+}
+
+/// Has systemd end the scope of a container that is over. It sees for itself that the group is empty or gone, so a manager that
+/// does not answer is told of and keeps no state.
+fn end_scope(i: &Invocation, unit: &str) {
+    if let Err(e) = systemd::stop(unit) {
+        crate::log::report(&i.log, "", &Error::Cgroup(e));
+    }
+}
+
+/// Forgets a container that was taken away. A `poststop` hook that failed is reported and keeps nothing, or it could never be
+/// deleted (runc removes its state before it says so).
+pub fn forget(folder: &Folder, ended: Result<(), wharf_runtime::Error>) -> Result<(), Error> {
+    if matches!(ended, Ok(()) | Err(wharf_runtime::Error::Configuration(_))) {
+        folder.remove()?;
+    }
+    Ok(ended?)
 }
 
 /// Waits until a killed process has ended; whose child it is does not matter.

@@ -358,6 +358,19 @@ fn hooks_see_the_states_of_a_life() {
 }
 
 #[test]
+fn a_poststop_hook_that_fails_keeps_no_state_and_stops_no_other() {
+    let bundle = Bundle::new("true");
+    let log = bundle.path().join("log");
+    let hook = |script: &str| json!({"path": "/bin/sh", "args": ["sh", "-c", format!("{script} >>{}", log.display())]});
+    let bundle = bundle.with(|c| c["hooks"] = json!({"poststop": [hook("exit 1"), hook("echo second")]}));
+    // What the command says of it is the runtime's own affair.
+    bundle.run();
+    bundle.call(&["state", &bundle.id]).fails_with("does not exist");
+    assert_eq!(std::fs::read_to_string(&log).expect("log"), "second\n");
+    assert_eq!(bundle.leftovers(), Vec::<String>::new());
+}
+
+#[test]
 fn a_hook_past_its_timeout_is_ended_and_the_container_undone() {
     let bundle = Bundle::new("true").with(|c| {
         c["hooks"] = json!({"createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "600"], "timeout": 1}]});

@@ -24,8 +24,9 @@ use wharf_dbus::{Body, Call, Connection};
 
 /// How long systemd may take for one job, as runc.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a scope without living processes may take to end.
+/// How long a scope without living processes may take to end, and how long systemd may take to answer that it shall.
 const STOPPING: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(5);
 const DESTINATION: &str = "org.freedesktop.systemd1";
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const OBJECT: &str = "/org/freedesktop/systemd1";
@@ -92,14 +93,14 @@ fn sockets() -> Vec<(PathBuf, bool)> {
     all
 }
 
-fn connect() -> io::Result<Connection> {
-    connect_to(&sockets())
+fn connect(patience: Duration) -> io::Result<Connection> {
+    connect_to(&sockets(), patience)
 }
 
-fn connect_to(sockets: &[(PathBuf, bool)]) -> io::Result<Connection> {
+fn connect_to(sockets: &[(PathBuf, bool)], patience: Duration) -> io::Result<Connection> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no systemd runs here");
     for (path, bus) in sockets {
-        match Connection::open(path, PATIENCE) {
+        match Connection::open(path, patience) {
             Ok(mut connection) => {
                 if *bus {
                     introduce(&mut connection)?;
@@ -182,7 +183,7 @@ fn limits(body: &mut Body, resources: &LinuxResources, mode: Mode) {
 /// Starts the scope with a placeholder in it and returns where systemd put it.
 fn start(scope: &Scope, resources: &LinuxResources, mode: Mode) -> Result<(String, Placeholder), CgroupError> {
     let failed = failed(&scope.unit, "start");
-    let mut connection = connect().map_err(&failed)?;
+    let mut connection = connect(PATIENCE).map_err(&failed)?;
     let (pid, placeholder) = match clone3(0, None).map_err(&failed)? {
         Cloned::Child => {
             // Ended by the caller's signal; should the caller die first, by its death.
@@ -260,7 +261,7 @@ impl Cgroup {
 /// Ends a scope. One that is gone is as wanted.
 pub fn stop(unit: &str) -> Result<(), CgroupError> {
     let failed = failed(unit, "stop");
-    let mut connection = connect().map_err(&failed)?;
+    let mut connection = connect(ANSWER).map_err(&failed)?;
     let mut body = Body::default();
     body.string(unit).string("replace");
     match connection.call(&manager("StopUnit", "ss"), &body) {
@@ -285,7 +286,7 @@ pub fn set_limits(unit: &str, resources: &LinuxResources, mode: Mode) -> Result<
     let failed = failed(unit, "change");
     let mut body = Body::default();
     body.string(unit).bool(true).array(8, |list| limits(list, resources, mode));
-    connect().and_then(|mut c| c.call(&manager("SetUnitProperties", "sba(sv)"), &body)).map(drop).map_err(&failed)
+    connect(PATIENCE).and_then(|mut c| c.call(&manager("SetUnitProperties", "sba(sv)"), &body)).map(drop).map_err(&failed)
 }
 
 #[cfg(test)]
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn without_systemd_the_reason_is_told() {
-        let error = connect_to(&[("/not/there".into(), false)]).expect_err("nobody");
+        let error = connect_to(&[("/not/there".into(), false)], ANSWER).expect_err("nobody");
         assert_eq!(error.to_string(), "no systemd runs here");
     }
 }

@@ -249,7 +249,10 @@ impl Connection {
         stream.set_write_timeout(Some(patience))?;
         let uid = rustix::process::geteuid().as_raw().to_string();
         let uid: String = uid.bytes().map(|b| format!("{b:02x}")).collect();
-        stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        // All at once, as systemd's own clients do. Its server takes no notice of a call that it reads together with a BEGIN
+        // until more comes (seen with systemd 252): so BEGIN must be there before the first call can be, and that is sure once
+        // this is answered.
+        stream.write_all(format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").as_bytes())?;
         let mut line = Vec::new();
         while !line.ends_with(b"\r\n") && line.len() < 4096 {
             let mut byte = [0];
@@ -259,7 +262,6 @@ impl Connection {
         if !line.starts_with(b"OK ") {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the bus does not take our credentials"));
         }
-        stream.write_all(b"BEGIN\r\n")?;
         Ok(Self { stream, serial: 0, signals: Vec::new() })
     }
 
@@ -383,6 +385,30 @@ mod tests {
         let content = bytes[16 + fields.next_multiple_of(8)..].to_vec();
         let message = parse(1, &bytes[16..16 + fields], content).expect("valid");
         assert_eq!((message.member.as_str(), message.strings()), ("M", vec!["name".to_owned()]));
+    }
+
+    #[test]
+    fn no_call_can_arrive_together_with_the_end_of_the_introduction() {
+        let folder = std::env::temp_dir().join(format!("wharf-dbus-{}", std::process::id()));
+        let listener = std::os::unix::net::UnixListener::bind(&folder).expect("a socket");
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().expect("a client");
+            let mut heard = Vec::new();
+            // It says all before it is answered, or this waits for ever.
+            client.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+            while !heard.ends_with(b"BEGIN\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).expect("all comes unasked");
+                heard.push(byte[0]);
+            }
+            client.write_all(b"OK 0123\r\n").expect("answered");
+            heard
+        });
+        let opened = Connection::open(&folder, Duration::from_secs(5));
+        let heard = server.join().expect("heard");
+        std::fs::remove_file(&folder).expect("removed");
+        opened.expect("open");
+        assert!(heard.starts_with(b"\0AUTH EXTERNAL "), "{heard:?}");
     }
 
     proptest! {

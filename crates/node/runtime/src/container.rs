@@ -268,7 +268,7 @@ impl Container {
         remove_cgroup(&self.cgroup)?;
         rdt::forget(self.shared.rdt.as_ref(), &self.shared.state.id);
         let state = self.shared.state(oci::Status::Stopped, None);
-        hook::run(&self.shared.poststop, "poststop", &state).map_err(Error::Configuration)
+        hook::run_all(&self.shared.poststop, "poststop", &state).map_err(Error::Configuration)
     }
 }
 
@@ -312,7 +312,7 @@ pub fn remove(id: &str, bundle: &std::path::Path, spec: &oci::Spec) -> Result<()
         annotations: spec.annotations.clone(),
     };
     let hooks = spec.hooks.as_ref().map_or(&[][..], |h| &h.poststop);
-    hook::run(hooks, "poststop", &state).map_err(Error::Configuration)
+    hook::run_all(hooks, "poststop", &state).map_err(Error::Configuration)
 }
 
 fn remove_cgroup(cgroup: &Cgroup) -> Result<(), Error> {

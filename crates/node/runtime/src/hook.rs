@@ -21,18 +21,32 @@ const SHOWN: usize = 4096;
 
 /// Runs hooks one after the other; each reads the state from its standard input. The first that fails ends it.
 pub(crate) fn run(hooks: &[Hook], kind: &str, state: &State) -> Result<(), Failure> {
+    run_from(hooks, 0, kind, state)
+}
+
+/// Likewise; the first has this number in messages.
+fn run_from(hooks: &[Hook], first: usize, kind: &str, state: &State) -> Result<(), Failure> {
     if hooks.is_empty() {
         return Ok(());
     }
     // A structure of plain fields always serialises.
     let text = serde_json::to_vec(state).unwrap_or_default();
-    for (number, hook) in hooks.iter().enumerate() {
+    for (number, hook) in (first..).zip(hooks) {
         run_one(hook, &text).map_err(|what| {
             let subject = format!("error running {kind} hook #{number}: {}", what.subject);
             Failure { subject, ..what }
         })?;
     }
     Ok(())
+}
+
+/// Runs hooks one after the other, those after a failed one as well: nothing depends on them any more. The first failure is
+/// returned (OCI runtime.md, "Lifecycle", step 13).
+pub(crate) fn run_all(hooks: &[Hook], kind: &str, state: &State) -> Result<(), Failure> {
+    let each = (0..hooks.len()).map(|number| run_from(&hooks[number..=number], number, kind, state));
+    // All are run before the first failure is looked for.
+    let outcomes: Vec<_> = each.collect();
+    outcomes.into_iter().collect()
 }
 
 /// Checks what can be checked before anything is done: a path that is relative would be found by where we happen to be.
