@@ -286,7 +286,10 @@ pub fn set_limits(unit: &str, resources: &LinuxResources, mode: Mode) -> Result<
     let failed = failed(unit, "change");
     let mut body = Body::default();
     body.string(unit).bool(true).array(8, |list| limits(list, resources, mode));
-    connect(PATIENCE).and_then(|mut c| c.call(&manager("SetUnitProperties", "sba(sv)"), &body)).map(drop).map_err(&failed)
+    connect(PATIENCE)
+        .and_then(|mut c| c.call(&manager("SetUnitProperties", "sba(sv)"), &body))
+        .map(drop)
+        .map_err(&failed)
 }
 
 #[cfg(test)]
