@@ -35,8 +35,29 @@ const WORKERS: usize = 2;
 /// Heaps of the allocator: one for each worker.
 const HEAPS: i32 = WORKERS as i32;
 
-/// How often free memory is given back. A burst of requests leaves free pages behind that nobody may need for hours.
-const TIDY: Duration = Duration::from_secs(10);
+/// How often memory is given back while there is work. A burst of requests leaves pages behind that nobody may need for hours.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Time of a processor per [`TIDY`] below which the daemon counts as idle: looks at health and readings for stats take less.
+const IDLE: Duration = Duration::from_millis(20);
+
+/// Gives back what a start and, later, each spell of work leaves behind: free memory of the heaps, and pages of the program.
+async fn tidy() {
+    use wharf_sys::memory::{forget_program, give_back, processor_time};
+    let (mut used, mut worked) = (processor_time(), false);
+    forget_program();
+    loop {
+        tokio::time::sleep(TIDY).await;
+        let works = processor_time().saturating_sub(used) > IDLE;
+        if works || worked {
+            give_back();
+        }
+        if worked && !works {
+            forget_program();
+        }
+        (used, worked) = (processor_time(), works);
+    }
+}
 
 /// Checks everything that can be checked without touching the host.
 pub fn check(settings: &Settings) -> Result<(), SettingsError> {
@@ -201,14 +222,7 @@ async fn serve(
     tracing::info!("API listen on {}", settings.list("host").join(", "));
     let mut signals = Signals::listen()?;
     notify::tell("READY=1");
-    wharf_sys::memory::forget_start();
-
-    let tidying = tokio::spawn(async {
-        loop {
-            tokio::time::sleep(TIDY).await;
-            wharf_sys::memory::give_back();
-        }
-    });
+    let tidying = tokio::spawn(tidy());
     while signals.next().await == Wish::Reload {
         reloading.reload(&engine, &authorization);
     }

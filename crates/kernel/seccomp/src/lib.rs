@@ -16,5 +16,5 @@ mod program;
 
 pub use arch::{Arch, Syscall, X32_BIT};
 pub use compile::{CompileError, compile};
-pub use profile::{Situation, default_profile};
+pub use profile::{Situation, default_profile, usual_profile};
 pub use program::Program;

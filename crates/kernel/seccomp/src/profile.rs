@@ -134,6 +134,12 @@ pub fn default_profile(situation: Situation<'_>) -> LinuxSeccomp {
     }
 }
 
+/// The profile of a container with the capabilities that Docker gives by default, on this machine. Of those only CAP_SYS_CHROOT
+/// opens system calls.
+pub fn usual_profile() -> LinuxSeccomp {
+    default_profile(Situation { capabilities: &["CAP_SYS_CHROOT".to_owned()], arch: Arch::NATIVE })
+}
+
 fn rule<'a>(names: impl IntoIterator<Item = &'a str>, action: SeccompAction, arg: Option<Arg>) -> SyscallRule {
     SyscallRule {
         names: names.into_iter().map(str::to_owned).collect(),

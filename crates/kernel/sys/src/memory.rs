@@ -25,10 +25,16 @@ pub fn give_back() {
     }
 }
 
-/// Lets go of the pages of this program that were touched until now, as the kernel frees its init section after the boot: what
-/// only a start needs (relocations, set-up code) does not count as this process's memory any more. Pages that are needed are
-/// mapped again at their next use, from the page cache. Segments that can be written are left alone.
-pub fn forget_start() {
+/// Time that this process has had of all processors, all its threads together.
+pub fn processor_time() -> std::time::Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    std::time::Duration::try_from(spent).unwrap_or_default()
+}
+
+/// Lets go of the pages of this program that were touched until now: what only a start or a spell of work needed does not count
+/// as this process's memory any more, and is the page cache's to keep or to drop. Pages that are needed are mapped again at their
+/// next use, some at a time: a few hundred microseconds in all. Segments that can be written are left alone.
+pub fn forget_program() {
     // SAFETY: getauxval only reads the vector that the kernel passed.
     let (headers, number) = unsafe { (libc::getauxval(libc::AT_PHDR), libc::getauxval(libc::AT_PHNUM)) };
     if headers == 0 {
@@ -64,7 +70,7 @@ mod tests {
     #[test]
     fn pages_of_the_program_go_and_come_back() {
         let before = resident_files();
-        super::forget_start();
+        super::forget_program();
         assert!(resident_files() < before, "{before} kB before");
         // Code and data are as they were.
         assert_eq!(format!("{:?}", [1.5, 2.0]), "[1.5, 2.0]");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use wharf_cgroup::systemd::Scope;
-use wharf_cgroup::{Cgroup, Layout};
+use wharf_cgroup::Cgroup;
 use wharf_oci::runtime as oci;
 use wharf_seccomp::Program;
 use wharf_sys::clone::{self, Cloned, clone3, flags};
@@ -23,7 +23,7 @@ use crate::namespaces::{Birthplace, Namespaces, become_root};
 use crate::options::{self, Options, ms};
 use crate::process::{ProcessPlan, Surroundings, limit};
 use crate::wire::{self, Channel, Message};
-use crate::{CreateRequest, Gate, Stdio, device, hook, idmap, net_device, notify, rdt, rootfs, sysctl};
+use crate::{CreateRequest, Gate, Stdio, ahead, device, hook, idmap, net_device, notify, rdt, rootfs, sysctl};
 
 /// How long a failed creation waits for its cgroup to become empty.
 const UNDO: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ pub fn create(request: CreateRequest<'_>) -> Result<Container, Failure> {
             &own_cgroup
         }
     };
-    let layout = Layout::detect().map_err(cgroup_failure)?;
+    let layout = ahead::layout().map_err(cgroup_failure)?;
     let proc = Proc::open()?;
     let root_path = root_path(&request)?;
     let draft = Draft { request: &request, linux, hooks, root_path: &root_path, filter: filter.as_ref() };
@@ -105,7 +105,7 @@ fn limits_nothing(resources: &oci::LinuxResources) -> bool {
 
 pub(crate) fn compile(linux: &oci::Linux) -> Result<Option<Program>, Failure> {
     let Some(profile) = &linux.seccomp else { return Ok(None) };
-    let program = wharf_seccomp::compile(profile).map_err(|e| refuse(Stage::Seccomp, e.to_string()))?;
+    let program = ahead::filter(profile).map_err(|e| refuse(Stage::Seccomp, e.to_string()))?;
     // A filter that lets everything through is none; runc leaves it out in the same way.
     let everything = profile.default_action == oci::SeccompAction::Allow && profile.syscalls.is_empty();
     Ok((!everything).then_some(program))

@@ -31,6 +31,7 @@
 //! mounted by fsconfig(2); id-mapped mounts need 5.12.
 
 mod affinity;
+mod ahead;
 mod capability;
 mod cgroup_view;
 mod console;
@@ -69,6 +70,7 @@ use wharf_error::{HasKind, Kind};
 use wharf_oci::runtime as oci;
 use wharf_types::{Failure, Mount};
 
+pub use ahead::prepare;
 pub use capability::names as capability_names;
 pub use console::resize;
 pub use container::{Container, Known, kill_rest, make_cgroup, pids_of_rest, remove, start_time};

@@ -25,6 +25,7 @@ const SOCKET_FD: i32 = 3;
 pub fn wait_as_spare() -> Result<Option<Vec<OsString>>, Failed> {
     rustix::thread::set_name(c"wharf-shim").map_err(system("naming the process"))?;
     let socket = inherit(SOCKET_FD).map_err(system("taking the spare's socket"))?;
+    wharf_runtime::prepare();
     let Some(Work { bytes, passed }) = receive(&socket)? else { return Ok(None) };
     drop(socket);
     let mut parts = bytes.strip_suffix(&[0]).unwrap_or(&bytes).split(|b| *b == 0);

@@ -1,9 +1,12 @@
 //! A ttRPC connection: calls side by side, each answered when the shim answers it.
 
 use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, send, socket_with};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -72,7 +75,10 @@ impl Connection {
         let (sender, receiver) = oneshot::channel();
         lock(&self.waiting).as_mut().ok_or(Broken::Lost)?.insert(stream, sender);
         let _place = Place { waiting: &self.waiting, stream };
-        self.writer.lock().await.write_all(&frame).await.map_err(|_| Broken::Lost)?;
+        let mut writer = self.writer.lock().await;
+        let sent = send_now(&*writer.as_ref(), &frame).map_err(|_| Broken::Lost)?;
+        writer.write_all(&frame[sent..]).await.map_err(|_| Broken::Lost)?;
+        drop(writer);
         receiver.await.map_err(|_| Broken::Lost)
     }
 }
@@ -87,6 +93,28 @@ async fn receive(mut reader: OwnedReadHalf, table: &Waiting) -> std::io::Result<
             // A caller that gave up meanwhile needs no answer.
             let _ = sender.send(response);
         }
+    }
+}
+
+/// Connects to a shim's socket.
+///
+/// A runtime's own connect waits until the runtime has seen the socket once, on another thread as a rule; on a busy host that
+/// is a millisecond in which the shim has nothing to do. A Unix socket is connected when connect(2) returns.
+///
+/// # Errors
+/// Those of connect(2), `WouldBlock` where the queue of who should accept is full.
+pub(crate) fn connect(path: &str) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    UnixStream::from_std(socket.into())
+}
+
+/// Writes what the socket takes at once, for the same reason as [`connect`], and tells how many bytes that were.
+pub(crate) fn send_now(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    match send(socket, bytes, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Ok(0),
+        other => Ok(other?),
     }
 }
 

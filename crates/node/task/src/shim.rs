@@ -15,7 +15,7 @@ use wharf_proto_task::{Any, Code, Empty, Message, Response, shim, task};
 use wharf_types::{ExecId, Mount, Signal, Timestamp};
 
 use crate::TaskError;
-use crate::connection::{Broken, Connection, read_response, request_frame};
+use crate::connection::{Broken, Connection, connect, read_response, request_frame, send_now};
 use crate::folder::socket_path;
 use crate::record::{exit_of, read_records};
 
@@ -372,9 +372,10 @@ impl Shim {
             logs_from: logs_from as i32,
         };
         let attach = async {
-            let mut stream = self.connect().await?;
+            let mut stream = self.connect()?;
             let frame = request_frame(1, shim::SERVICE, shim::ATTACH, &message).map_err(|_| self.protocol("Attach"))?;
-            stream.write_all(&frame).await.map_err(|_| self.is_gone())?;
+            let sent = send_now(&stream, &frame).map_err(|_| self.is_gone())?;
+            stream.write_all(&frame[sent..]).await.map_err(|_| self.is_gone())?;
             let answered = read_response(&mut stream).await.map_err(|_| self.is_gone())?;
             let (_, response) = answered.map_err(|_| self.protocol("Attach"))?;
             let answer: shim::AttachResponse = self.unpack("Attach", response)?;
@@ -390,8 +391,8 @@ impl Shim {
         self.call("Connect", &message, Some(SHORT)).await
     }
 
-    async fn connect(&self) -> Result<UnixStream, TaskError> {
-        UnixStream::connect(socket_path(&self.inner.dir)).await.map_err(|source| match source.kind() {
+    fn connect(&self) -> Result<UnixStream, TaskError> {
+        connect(&socket_path(&self.inner.dir)).map_err(|source| match source.kind() {
             std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::NotFound => self.is_gone(),
             // The queue of a shim that does not accept is full.
             std::io::ErrorKind::WouldBlock => self.deadline("connect", Duration::ZERO),
@@ -404,7 +405,7 @@ impl Shim {
         if let Some(connection) = slot.as_ref().filter(|c| !c.is_lost()) {
             return Ok(Arc::clone(connection));
         }
-        let connection = Arc::new(Connection::new(self.connect().await?));
+        let connection = Arc::new(Connection::new(self.connect()?));
         *slot = Some(Arc::clone(&connection));
         Ok(connection)
     }

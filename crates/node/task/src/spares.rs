@@ -14,7 +14,7 @@ use wharf_proto_task::spare::MOST_DESCRIPTORS;
 use wharf_sys::spawn::Spawned;
 
 /// How long the next spare is put off, so that it does not compete with the start that took the last one.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A waiting shim.
 #[derive(Debug)]
