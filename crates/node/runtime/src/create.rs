@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use wharf_cgroup::systemd::Scope;
 use wharf_cgroup::Cgroup;
+use wharf_cgroup::systemd::Scope;
 use wharf_oci::runtime as oci;
 use wharf_seccomp::Program;
 use wharf_sys::clone::{self, Cloned, clone3, flags};
