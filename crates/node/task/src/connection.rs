@@ -76,7 +76,7 @@ impl Connection {
         lock(&self.waiting).as_mut().ok_or(Broken::Lost)?.insert(stream, sender);
         let _place = Place { waiting: &self.waiting, stream };
         let mut writer = self.writer.lock().await;
-        let sent = send_now(&*writer.as_ref(), &frame).map_err(|_| Broken::Lost)?;
+        let sent = send_now(writer.as_ref(), &frame).map_err(|_| Broken::Lost)?;
         writer.write_all(&frame[sent..]).await.map_err(|_| Broken::Lost)?;
         drop(writer);
         receiver.await.map_err(|_| Broken::Lost)
