@@ -78,11 +78,14 @@ fn containers_have_other_ids_on_the_host_than_inside_and_host_mode_has_the_same(
         assert!(shown.contains("lo") && shown.contains("sleep 600"), "{more:?}: {shown}");
     }
     assert!(daemon.docker(&["exec", "long", "cat", "/proc/self/uid_map"]).ok().contains("100000"));
+    daemon.docker(&["run", "-d", "--name", "giver", "--ipc", "shareable", "busybox", "sleep", "600"]).ok();
+    assert_eq!(run(&["--ipc", "container:giver"], "touch /dev/shm/x && stat -c %u /dev/shm/x"), "0");
+    daemon.docker(&["exec", "giver", "test", "-e", "/dev/shm/x"]).ok();
     let shown = daemon.docker(&["info", "-f", "{{.SecurityOptions}} {{.DockerRootDir}}"]).ok();
     assert!(shown.contains("name=userns") && shown.ends_with("/100000.100000"), "{shown}");
     let root = daemon.data_root().join("100000.100000");
     assert_eq!((host_id(&root), std::fs::metadata(&root).expect("there").mode() & 0o7777), ((0, 100_000), 0o710));
-    daemon.docker(&["rm", "-f", "long"]).ok();
+    daemon.docker(&["rm", "-f", "long", "giver"]).ok();
     daemon.docker(&["network", "rm", "own"]).ok();
 }
 

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use wharf_error::{HasKind, Kind, kind_of_io};
@@ -63,6 +64,9 @@ pub struct DataRoot {
     _lock: File,
 }
 
+/// How long the lock of a killed daemon may be held by what it was starting.
+const INHERITED: Duration = Duration::from_millis(500);
+
 /// Names that only Docker's own data root has, at its top.
 const DOCKERS: &[&str] = &["engine-id", "buildkit", "image", "overlay2", "containerd", "network"];
 
@@ -80,10 +84,15 @@ impl DataRoot {
         let lock = ours.join("lock");
         let file =
             File::options().create(true).truncate(false).write(true).open(&lock).map_err(io_error("open", &lock))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(RootError::Held(path.to_owned())),
-            Err(e) => return Err(io_error("lock", &lock)(e.into())),
+        let begun = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // A daemon that was killed while it started a program leaves the lock to that until it is executed.
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < INHERITED => std::thread::sleep(INHERITED / 50),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(RootError::Held(path.to_owned())),
+                Err(e) => return Err(io_error("lock", &lock)(e.into())),
+            }
         }
         let instance = instance(&ours.join("instance"))?;
         Ok(Self { instance, _lock: file })

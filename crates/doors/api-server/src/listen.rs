@@ -248,7 +248,7 @@ fn unix(path: &Path, group: &str) -> Result<Listener, ListenError> {
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            if is_served(path) {
                 return Err(ListenError::Occupied(path.to_owned()));
             }
             std::fs::remove_file(path).map_err(failed)?;
@@ -274,6 +274,18 @@ fn unix(path: &Path, group: &str) -> Result<Listener, ListenError> {
     rustix::net::listen(&socket, 4096).map_err(|e| failed(e.into()))?;
     let listener = tokio::net::UnixListener::from_std(socket.into()).map_err(failed)?;
     Ok(Listener { kind: Accepting::Unix(listener), file })
+}
+
+/// Whether a live process listens. A daemon that was killed may have been starting a program: until that is executed, it holds the
+/// daemon's descriptors, and the socket takes connections that nobody will accept.
+fn is_served(path: &Path) -> bool {
+    let Ok(stream) = std::os::unix::net::UnixStream::connect(path) else { return false };
+    // Who called listen(2), as unix(7) has it; none who is in another PID namespace.
+    let Ok(owner) = rustix::net::sockopt::socket_peercred(&stream) else { return true };
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", owner.pid.as_raw_nonzero())).unwrap_or_default();
+    // The state stands behind the name, which may hold anything, parentheses too (proc_pid_stat(5)).
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// Gives a socket to root and the group, for them alone.

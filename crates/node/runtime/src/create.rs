@@ -18,7 +18,7 @@ use crate::failure::{OrFail, refuse};
 use crate::gate::Waiting;
 use crate::host::Proc;
 use crate::init::{self, InitPlan};
-use crate::mounting::{CgroupView, PlannedMount, clone_tree};
+use crate::mounting::{CgroupView, PlannedMount};
 use crate::namespaces::{Birthplace, Namespaces, become_root};
 use crate::options::{self, Options, ms};
 use crate::process::{ProcessPlan, Surroundings, limit};
@@ -285,7 +285,7 @@ impl<'a> Draft<'a> {
         let mut planned = PlannedMount { destination: &mount.destination, kind, source, options, tree: None, id_map };
         // A child in a user namespace may not reach the source, nor map ids; the caller may.
         if planned.options.bind && (mapped || planned.id_map.is_some()) {
-            let tree = clone_tree(rustix::fs::CWD, &planned.source, planned.options.recursive);
+            let tree = planned.source_tree();
             planned.tree = Some(tree.or_fail(Stage::Mount, || planned.failed())?);
         }
         Ok(planned)

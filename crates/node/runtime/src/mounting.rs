@@ -146,20 +146,22 @@ impl PlannedMount<'_> {
         }
     }
 
+    /// The tree that a bind shows.
+    pub(crate) fn source_tree(&self) -> rustix::io::Result<OwnedFd> {
+        match clone_tree(CWD, &self.source, self.options.recursive) {
+            // A detached mount that was handed over as a descriptor: before Linux 6.15 it cannot be cloned, and it is moved into
+            // place.
+            Err(Errno::INVAL) if self.source.starts_with("/proc/self/fd") => open_host(&self.source, OFlags::PATH),
+            other => other,
+        }
+    }
+
     fn bind(&self, root: &Root) -> Result<(), Failure> {
         let opened;
         let tree = match &self.tree {
             Some(tree) => tree,
             None => {
-                opened = match clone_tree(CWD, &self.source, self.options.recursive) {
-                    // A detached mount that was handed over as a descriptor: before Linux 6.15 it cannot be cloned, and
-                    // it is moved into place.
-                    Err(Errno::INVAL) if self.source.starts_with("/proc/self/fd") => {
-                        open_host(&self.source, OFlags::PATH)
-                    }
-                    other => other,
-                }
-                .or_fail(Stage::Mount, || self.failed())?;
+                opened = self.source_tree().or_fail(Stage::Mount, || self.failed())?;
                 &opened
             }
         };
