@@ -188,6 +188,78 @@ fn cached_steps_travel_in_the_image_itself() {
 }
 
 #[test]
+fn buildx_shows_what_the_cache_holds_and_takes_away_what_fits() {
+    let daemon = Daemon::with_image();
+    let folder = context(&[(
+        "Dockerfile",
+        "FROM busybox\nRUN --mount=type=cache,target=/c echo 1 > /c/f\nRUN echo two > /two\n",
+    )]);
+    daemon.docker(&["build", path(&folder)]).ok();
+    let ask = |words: &[&str]| Some(testkit::run(buildx_command(&daemon, words)?).ok());
+    let Some(all) = ask(&["du", "--verbose"]) else { return };
+    assert!(all.contains("exec.cachemount") && all.contains("RUN echo two"), "{all}");
+    let mounts = ask(&["du", "--verbose", "--filter", "type=exec.cachemount"]).expect("there");
+    assert!(mounts.contains("exec.cachemount") && !mounts.contains("RUN echo two"), "{mounts}");
+    let none = ask(&["du", "--filter", "id=nosuch"]).expect("there");
+    assert!(!none.contains("Reclaimable:\t1") && !none.contains("RUN"), "{none}");
+    ask(&["prune", "-f", "--filter", "until=24h"]);
+    assert_eq!(ask(&["du", "--verbose"]).expect("there").matches("ID:").count(), all.matches("ID:").count());
+    ask(&["prune", "-f", "--filter", "type=exec.cachemount"]);
+    let left = ask(&["du", "--verbose"]).expect("there");
+    assert!(!left.contains("exec.cachemount") && left.contains("RUN echo two"), "{left}");
+    ask(&["prune", "-af"]);
+    let left = ask(&["du", "--verbose"]).expect("there");
+    assert!(!left.contains("RUN echo two"), "{left}");
+}
+
+#[test]
+fn the_same_inputs_give_the_same_image_from_two_data_roots() {
+    let place = tempfile::tempdir().expect("folder");
+    let first = Daemon::with_image();
+    let second = second(&first, place.path());
+    let file = "FROM busybox AS one\nWORKDIR /w\nCOPY b a ./\nRUN mkdir d && echo x > d/y && touch z && rm /w/a\n\
+                FROM busybox\nCOPY --from=one /w /w\nRUN adduser -D me || true; echo more >> /w/d/y\nENV A=1\n";
+    let base = first.docker(&["image", "inspect", "-f", "{{json .RootFS.Layers}}", "busybox"]).ok();
+    let base = base.trim_end_matches(']').to_owned();
+    for way in ["ours", "buildx"] {
+        let build = |daemon: &Daemon, order: &[&str], flags: &[&str]| {
+            let folder = context(&[("Dockerfile", file)]);
+            // Made in another order, at another time.
+            for name in order {
+                std::fs::write(folder.path().join(name), name).expect("written");
+            }
+            let mut words = vec!["--no-cache"];
+            words.extend(flags);
+            words.push(path(&folder));
+            let done = by(way, daemon, &words)?;
+            done.ok();
+            let shown = "{{.Id}} {{.Created}} {{json .RootFS.Layers}}";
+            Some(daemon.docker(&["image", "inspect", "-f", shown, "same"]).ok())
+        };
+        let output =
+            ["-o", "type=image,name=same,rewrite-timestamp=true", "--build-arg", "SOURCE_DATE_EPOCH=1700000000"];
+        let Some(one) = build(&first, &["a", "b"], &output) else { continue };
+        let two = build(&second, &["b", "a"], &output).expect("it is there");
+        assert_eq!(one, two, "{way}");
+        assert!(one.contains(" 2023-11-14T22:13:20Z "), "{way}: {one}");
+        assert!(one.contains(&base), "{way}: the base's layers are as they were: {one}");
+        let late = first.docker(&["run", "--rm", "same", "sh", "-c", "stat -c %Y /w/d/y /w /w/z | sort -u"]).ok();
+        assert_eq!(late, "1700000000", "{way}");
+        // Without it every build has its own times.
+        let plain = ["-t", "same"];
+        assert_ne!(build(&first, &["a", "b"], &plain), build(&second, &["a", "b"], &plain), "{way}");
+        if way == "ours" {
+            let flags = ["-t", "same", "--reproducible"];
+            let one = build(&first, &["a", "b"], &flags).expect("ours");
+            assert_eq!(build(&second, &["b", "a"], &flags).expect("ours"), one);
+            assert!(one.contains(" 1970-01-01T00:00:00Z "), "{one}");
+        }
+        let wrong = ["--build-arg", "SOURCE_DATE_EPOCH=yesterday", path(&place)];
+        by(way, &first, &wrong).expect("it is there").fails(1, "invalid SOURCE_DATE_EPOCH: yesterday");
+    }
+}
+
+#[test]
 fn cache_mounts_travel() {
     let place = tempfile::tempdir().expect("folder");
     let registry = Registry::plain();

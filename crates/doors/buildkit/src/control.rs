@@ -6,8 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use wharf_build::{BuildRecord, BuildRequest, CachePlace, Collect, Exporter, Frontend, History, Settings, stamp};
 use wharf_grpc::{Call, Code, Status};
 use wharf_proto_buildkit::control::{
-    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, BytesMessage, CacheOptionsEntry, DiskUsageResponse,
-    InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest,
+    BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRequest, BytesMessage, CacheOptionsEntry, DiskUsageRequest,
+    DiskUsageResponse, InfoResponse, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse, StatusRequest,
     UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
 };
 use wharf_proto_buildkit::worker::{BuildkitVersion, WorkerRecord};
@@ -32,13 +32,15 @@ impl Door {
             }
             "Info" => call.sender.send(&InfoResponse { buildkit_version: Some(version()) }).await,
             "DiskUsage" => {
+                let request: DiskUsageRequest = call.message().await?;
                 let cache = self.builder.cache.clone();
                 let list = tokio::task::spawn_blocking(move || {
                     cache.measure();
                     cache.list()
                 });
                 let list = list.await.map_err(|_| Status::new(Code::Internal, "interrupted"))?;
-                let record = list.iter().map(|(id, record, used)| usage(id, record, *used)).collect();
+                let record = list.iter().map(|(id, record, used)| usage(id, record, *used));
+                let record = record.filter(|r| fits(r, &request.filter)).collect();
                 call.sender.send(&DiskUsageResponse { record }).await
             }
             "Prune" => self.prune(call).await,
@@ -77,11 +79,14 @@ impl Door {
             ));
         }
         let attr = |name: &str| request.frontend_attrs.get(name);
+        let epoch = attr("build-arg:SOURCE_DATE_EPOCH").filter(|t| !t.is_empty());
+        let wrong = |text: &String| Status::new(Code::InvalidArgument, format!("invalid SOURCE_DATE_EPOCH: {text}"));
+        let epoch = epoch.map(|text| text.parse::<i64>().map_err(|_| wrong(text))).transpose()?;
         let settings = Settings {
             network_host: allowed("network.host") || attr("force-network-mode").is_some_and(|m| m == "host"),
             insecure: false,
             pull: attr("image-resolve-mode").is_some_and(|m| m == "pull"),
-            epoch: attr("build-arg:SOURCE_DATE_EPOCH").and_then(|t| t.parse().ok()),
+            epoch,
         };
         let driven = request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
         let (driver, bridge) = match driven {
@@ -153,18 +158,16 @@ impl Door {
         }
         let keep = request.reserved_space.max(request.max_used_space);
         wanted.keep = u64::try_from(keep).ok().filter(|k| *k > 0);
-        for filter in &request.filter {
-            for part in filter.split(',') {
-                if let Some(kind) = part.strip_prefix("type==").or_else(|| part.strip_prefix("type=")) {
-                    wanted.kinds.push(kind.to_owned());
-                }
-                if let Some(id) = part.strip_prefix("id~=").or_else(|| part.strip_prefix("id==")) {
-                    wanted.id = Some(id.to_owned());
-                }
-            }
-        }
         let cache = self.builder.cache.clone();
-        let gone = tokio::task::spawn_blocking(move || cache.collect(&wanted)).await;
+        let work = move || {
+            if !request.filter.is_empty() {
+                let list = cache.list();
+                let fitting = list.iter().filter(|(id, record, used)| fits(&usage(id, record, *used), &request.filter));
+                wanted.only = Some(fitting.map(|(id, _, _)| id.clone()).collect());
+            }
+            cache.collect(&wanted)
+        };
+        let gone = tokio::task::spawn_blocking(work).await;
         let gone = gone.map_err(|_| Status::new(Code::Internal, "interrupted"))?.map_err(|e| convert::status(&e))?;
         for item in gone {
             call.sender.send(&usage(&item.id, &item.record, false)).await?;
@@ -263,6 +266,43 @@ pub(crate) fn worker() -> WorkerRecord {
         buildkit_version: Some(version()),
         ..WorkerRecord::default()
     }
+}
+
+/// Whether a record fits one of the filters, of each of which all parts must fit: `field`, `field==text`,
+/// `field!=text`, `field~=part`, as containerd's filters are written.
+fn fits(record: &UsageRecord, filters: &[String]) -> bool {
+    let yes = |value: bool| if value { "true" } else { "" }.to_owned();
+    let value = |field: &str| match field {
+        "id" => record.id.clone(),
+        "type" => record.record_type.clone(),
+        "description" => record.description.clone(),
+        "inuse" => yes(record.in_use),
+        "mutable" => yes(record.mutable),
+        "immutable" => yes(!record.mutable),
+        "shared" => yes(record.shared),
+        "private" => yes(!record.shared),
+        _ => String::new(),
+    };
+    let part = |part: &str| {
+        let (field, text, how) = if let Some((field, text)) = part.split_once("!=") {
+            (field, text, '!')
+        } else if let Some((field, text)) = part.split_once("~=") {
+            (field, text, '~')
+        } else if let Some((field, text)) = part.split_once("==").or_else(|| part.split_once('=')) {
+            (field, text, '=')
+        } else {
+            (part, "", '?')
+        };
+        let (value, text) = (value(field.trim()), text.trim().trim_matches('"'));
+        match how {
+            '!' => value != text,
+            '~' => value.contains(text),
+            '=' => value == text,
+            _ => !value.is_empty(),
+        }
+    };
+    // An empty filter fits everything; buildx sends one where it has none.
+    filters.is_empty() || filters.iter().any(|filter| filter.is_empty() || filter.split(',').all(part))
 }
 
 fn usage(id: &str, record: &BuildRecord, used: bool) -> UsageRecord {

@@ -173,7 +173,15 @@ impl Difference {
     /// # Errors
     /// [`ArchiveError::Source`], [`ArchiveError::Write`].
     pub fn pack(&self, out: &mut dyn Write) -> Result<u64, ArchiveError> {
-        let mut sink = Sink::Layer(Packer::new(out));
+        self.pack_until(out, None)
+    }
+
+    /// As [`Difference::pack`], with times after `latest` written as `latest`.
+    ///
+    /// # Errors
+    /// As [`Difference::pack`].
+    pub fn pack_until(&self, out: &mut dyn Write, latest: Option<Time>) -> Result<u64, ArchiveError> {
+        let mut sink = Sink::Layer(Packer::until(out, latest));
         self.walk(&mut sink)?;
         match sink {
             Sink::Layer(packer) => packer.finish(),

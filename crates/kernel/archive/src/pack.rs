@@ -28,12 +28,14 @@ pub struct Writer<'a> {
     out: &'a mut dyn Write,
     /// For the data of files; made with the first.
     buffer: Vec<u8>,
+    /// No entry is said to be later than this.
+    latest: Option<Time>,
 }
 
 impl<'a> Writer<'a> {
     /// Writes to this stream.
     pub fn new(out: &'a mut dyn Write) -> Self {
-        Self { out, buffer: Vec::new() }
+        Self { out, buffer: Vec::new(), latest: None }
     }
 
     /// Writes an entry with its data, of which exactly `entry.size` bytes must come.
@@ -55,6 +57,9 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// [`ArchiveError::Write`].
     pub fn head(&mut self, entry: &Entry) -> Result<u64, ArchiveError> {
+        let after = |t: &Time| (entry.modified.seconds, entry.modified.nanoseconds) > (t.seconds, t.nanoseconds);
+        let earlier = self.latest.filter(after).map(|modified| Entry { modified, ..entry.clone() });
+        let entry = earlier.as_ref().unwrap_or(entry);
         let records = pax_records(entry);
         if !records.is_empty() {
             let header = header(b"PaxHeaders.0/", b"", 0o644, records.len() as u64, b'x', entry);
@@ -279,6 +284,13 @@ pub(crate) struct Packer<'a> {
 impl<'a> Packer<'a> {
     pub(crate) fn new(out: &'a mut dyn Write) -> Self {
         Self { writer: Writer::new(out), links: HashMap::new(), entries: 0 }
+    }
+
+    /// As [`Packer::new`]; nothing is said to be later than `latest`.
+    pub(crate) fn until(out: &'a mut dyn Write, latest: Option<Time>) -> Self {
+        let mut packer = Self::new(out);
+        packer.writer.latest = latest;
+        packer
     }
 
     /// Ends the archive and tells how many entries it has.

@@ -89,8 +89,21 @@ impl Images {
     /// [`ImageError::Extract`] if the tree cannot be read, [`ImageError::Stream`] if the blob cannot be written
     /// (a full disk), [`ImageError::Content`].
     pub fn layer(&self, difference: &Difference, packing: Packing) -> Result<NewLayer, ImageError> {
+        self.layer_until(difference, packing, None)
+    }
+
+    /// As [`Images::layer`], with times after `latest` written as `latest`.
+    ///
+    /// # Errors
+    /// As [`Images::layer`].
+    pub fn layer_until(
+        &self,
+        difference: &Difference,
+        packing: Packing,
+        latest: Option<wharf_archive::Time>,
+    ) -> Result<NewLayer, ImageError> {
         let ingest = self.shared.parts.content.once()?;
-        let produced = produce(|out| difference.pack(out), packing, ingest, None)?;
+        let produced = produce(|out| difference.pack_until(out, latest), packing, ingest, None)?;
         self.stored(produced, packing)
     }
 

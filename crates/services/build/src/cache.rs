@@ -124,6 +124,8 @@ pub struct Collect {
     pub kinds: Vec<String>,
     /// Only this id.
     pub id: Option<String>,
+    /// Only these.
+    pub only: Option<HashSet<String>>,
     /// Bytes of the disk that should be free: where they are not, less stays than [`Collect::keep`] says.
     pub free: Option<u64>,
     /// Only say what would go.
@@ -347,6 +349,7 @@ impl Cache {
                     && wanted.unused_for.is_none_or(|age| now - record.used.seconds() >= age)
                     && (wanted.kinds.is_empty() || wanted.kinds.contains(&record.kind))
                     && wanted.id.as_ref().is_none_or(|id| node.id.starts_with(id.as_str()))
+                    && wanted.only.as_ref().is_none_or(|only| only.contains(&node.id))
             };
             let oldest = left().filter(fits).min_by_key(|n| n.record().used.unix_nanos()).cloned();
             let Some(node) = oldest else { break };

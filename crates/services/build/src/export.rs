@@ -62,6 +62,17 @@ impl Exporter {
         self.attrs.get("push").is_some_and(|p| p == "true")
     }
 
+    /// SOURCE_DATE_EPOCH: the result's own, or the build's.
+    fn epoch(&self, job: &Job) -> Result<Option<i64>, BuildError> {
+        match self.attrs.get("source-date-epoch").filter(|t| !t.is_empty()) {
+            None => Ok(job.settings.epoch),
+            Some(text) => {
+                let seconds = text.parse().map_err(|_| BuildError::invalid(format!("invalid epoch: {text}")))?;
+                Ok(Some(seconds))
+            }
+        }
+    }
+
     fn packing(&self) -> Packing {
         match self.attrs.get("compression").map(String::as_str) {
             Some("gzip" | "estargz") => Packing::Gzip,
@@ -213,10 +224,17 @@ impl Exporter {
     /// Makes an image of a result.
     fn assemble(&self, job: &Job, image: &Image, names: Vec<Reference>, step: &Step) -> Result<Hold, BuildError> {
         step.status("exporting layers", 0, 0, false);
-        let (parts, times, top) = layers(job, &image.value, self.packing())?;
+        let epoch = self.epoch(job)?;
+        // The layers of the base stay as they are.
+        let rewritten = epoch.filter(|_| self.attrs.get("rewrite-timestamp").is_some_and(|r| r == "true"));
+        let latest = rewritten.map(|seconds| {
+            let base = image.config.rootfs.diff_ids.len();
+            Latest { base, time: Time { seconds, nanoseconds: 0 } }
+        });
+        let (parts, times, top) = layers(job, &image.value, self.packing(), latest)?;
         step.status("exporting layers", 0, 0, true);
         let mut config = image.config.clone();
-        let epoch = job.settings.epoch.map(|s| Timestamp::from_unix(s, 0));
+        let epoch = epoch.map(|s| Timestamp::from_unix(s, 0));
         complete_history(&mut config, &times, epoch);
         config.rootfs = oci::RootFs::default();
         // That of the base tells of the base.
@@ -344,16 +362,23 @@ fn facts_of(target: &Descriptor, names: &[Reference]) -> Exported {
 }
 
 /// The layers of a value, lowest first, and when each was made, where a step made it.
-fn layers(job: &Job, value: &Value, packing: Packing) -> Result<Layers, BuildError> {
+fn layers(job: &Job, value: &Value, packing: Packing, latest: Option<Latest>) -> Result<Layers, BuildError> {
     let top = match &value.files {
         Files::Context(_) => Some(crate::merge::as_snapshot(job, value)?),
         _ => value.snapshot().cloned(),
     };
     let (parts, times) = match &top {
-        Some(top) => chain_parts(job, top, packing)?,
+        Some(top) => chain_parts(job, top, packing, latest)?,
         None => (Vec::new(), Vec::new()),
     };
     Ok((parts, times, top))
+}
+
+/// Times in layers upon a base of so many are not later than this.
+#[derive(Clone, Copy)]
+pub(crate) struct Latest {
+    base: usize,
+    time: Time,
 }
 
 /// Layers, lowest first, when each was made, and the snapshot that they are.
@@ -364,6 +389,7 @@ pub(crate) fn chain_parts(
     job: &Job,
     top: &Snapshot,
     packing: Packing,
+    latest: Option<Latest>,
 ) -> Result<(Vec<Part>, Vec<Option<Timestamp>>), BuildError> {
     let builder = &job.builder;
     let chain: Vec<u64> = top.lowers.iter().rev().copied().chain([top.number]).collect();
@@ -371,6 +397,14 @@ pub(crate) fn chain_parts(
     for (i, number) in chain.iter().enumerate() {
         let node = builder.cache.by_number(*number);
         times.push(node.as_ref().map(|n| n.created));
+        if let Some(latest) = latest.filter(|l| i >= l.base) {
+            let snapshot =
+                Snapshot { number: *number, lowers: chain[..i].iter().rev().copied().collect(), writable: false };
+            let difference = builder.parts.snapshots.difference(&snapshot)?;
+            // Its directory has other times, so it is not this layer's: the image gets one of its own.
+            parts.push(Part::New(builder.parts.images.layer_until(&difference, packing, Some(latest.time))?));
+            continue;
+        }
         let known = builder.known_layer(*number).or_else(|| node.as_ref().and_then(|n| n.layer()));
         let here = |blob: &Descriptor| matches!(builder.parts.content.info(&blob.digest), Ok(Some(_)));
         if let Some((blob, diff_id)) = known.filter(|(blob, _)| here(blob)) {

@@ -632,7 +632,7 @@ fn collect(
     let (mut places, mut blobs, mut kept) = (HashMap::new(), Vec::new(), Vec::new());
     let mut told: BTreeSet<(String, usize)> = BTreeSet::new();
     for top in tops.values() {
-        let (parts, _) = chain_parts(job, top, packing)?;
+        let (parts, _) = chain_parts(job, top, packing, None)?;
         let numbers = top.lowers.iter().rev().copied().chain([top.number]);
         let (mut chain, mut parent): (Option<Digest>, i64) = (None, -1);
         for (part, number) in parts.iter().zip(numbers) {

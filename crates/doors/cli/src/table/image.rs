@@ -39,6 +39,13 @@ const BUILD: &[Flag] = &[
     flag("pull", ' ', Kind::Bool, "", "Always look for newer versions of the base images"),
     flag("push", ' ', Kind::Bool, "", "Push the image to its registry"),
     flag("quiet", 'q', Kind::Bool, "", "Print the image's ID only"),
+    flag(
+        "reproducible",
+        ' ',
+        Kind::Bool,
+        "",
+        "Make the same image of the same inputs anywhere: no times after SOURCE_DATE_EPOCH, or 1970 (Wharf)",
+    ),
     hidden(flag("rm", ' ', Kind::Bool, "true", "Remove intermediate containers after success")),
     flag("sbom", ' ', Kind::Text, "", "Bill of materials (not made yet; only false)"),
     flag("secret", ' ', Kind::List, "", "Secret that steps may mount (id=ID[,src=PATH|,env=NAME])"),

@@ -41,6 +41,7 @@ const SESSION_ONLY: &[&str] = &[
     "output",
     "provenance",
     "push",
+    "reproducible",
     "sbom",
     "secret",
     "ssh",

@@ -243,6 +243,9 @@ impl Plan {
         {
             self.put("build-arg:SOURCE_DATE_EPOCH", epoch);
         }
+        if m.bool("reproducible") {
+            self.attrs.entry("build-arg:SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| "0".to_owned());
+        }
         Ok(())
     }
 
@@ -377,6 +380,9 @@ impl Plan {
             }
             if named {
                 exporter.attrs.extend(notes.iter().cloned());
+            }
+            if named && m.bool("reproducible") {
+                exporter.attrs.entry("rewrite-timestamp".to_owned()).or_insert_with(|| "true".to_owned());
             }
             let pushes = exporter.attrs.get("push").is_some_and(|p| p == "true");
             if pushes && !exporter.attrs.contains_key("name") {
