@@ -108,6 +108,13 @@ fn start(rounds: usize) -> Result<f64, String> {
             return Err(format!("{running} of {RUNNING} are found running"));
         }
     }
+    // A daemon that keeps its containers running is no clean end for the folder that goes away with it.
+    let names: Vec<String> = (STOPPED..STOPPED + RUNNING).map(|n| format!("bench-start-{n}")).collect();
+    let words: Vec<&str> = ["rm", "-f"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let done = daemon.docker(&words);
+    if done.code != 0 {
+        return Err(done.stderr);
+    }
     Ok(median(times))
 }
 
